@@ -306,6 +306,8 @@ class Store(Closing):
                 return False
             try:
                 self._lock_for_removal(fd, name, known)
+                if not has_name(fd, name, parent=self.fd):  # another process was quicker
+                    return False
                 with StagedDirectory(self.fd, name, _MARK) as aside:
                     # First out of sight, at once; then as slowly as it takes.
                     os.rename(name, name, src_dir_fd=self.fd, dst_dir_fd=aside.fd)
@@ -336,7 +338,7 @@ class Store(Closing):
         if any(one.name == name and one.seal is not None for one in found):
             return
         # What is needed by a bundle whose seal cannot be read is not known.
-        booted = time.time() - float(_UPTIME.read_text().split()[0])
+        booted = _booted()
         for one in found:
             if one.is_bundle and one.seal is None and one.used > booted:
                 raise LocalError(
@@ -350,15 +352,20 @@ class Store(Closing):
         """Remove what was longest not used, until `needed` bytes fit; how many then are free.
 
         Nothing goes that a process uses, and nothing that something needs. The result may be less
-        than `needed`, and negative.
+        than `needed`, and negative. What an earlier boot has kept under another key goes in any
+        case: nobody counts it, and without that each boot would add its own.
         """
         if self.max_bytes is None:
             return needed
         found = self.entries()
+        known = _lasting(found)
+        booted = _booted()
+        for old in found:
+            if old.seal is None and old.used < booted:
+                self._try_remove(old.name, known)
         free = self.max_bytes - sum(one.size for one in found)
         needed_by = Counter(name for one in found for name in one.needs)
         left = [one for one in found if not one.is_bundle]
-        known = _lasting(found)
         while free < needed:
             one = next((one for one in left if not (needed_by[one.name] or one.in_use)), None)
             if one is None:
@@ -450,6 +457,11 @@ def _content_of(entry: Entry) -> str:
 def _digest_in(name: str) -> str:
     """The hex of the digest that a blob's entry is named after."""
     return name.rpartition("-")[2]
+
+
+def _booted() -> float:
+    """When this machine was started, seconds since the epoch."""
+    return time.time() - float(_UPTIME.read_text().split()[0])
 
 
 def _write_seal(fd: int, data: bytes) -> None:

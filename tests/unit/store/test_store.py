@@ -316,3 +316,35 @@ def test_what_a_bundle_of_this_boot_wrote_stays_although_its_seal_is_no_more(sto
     assert store.collect() == []
     use(store, name, 1000)  # long before this machine was started
     assert [one.name for one in store.collect()] == [name]
+
+
+def test_room_is_made_of_what_an_earlier_boot_kept_under_another_key(make_store, put):
+    """It counts nothing, and would lie there for ever."""
+    with SecretKey(b"another key of thirty-two bytes!") as key:
+        earlier = make_store(key=key)
+        for text in "ab":
+            put(earlier, name_of(text)).close()
+        earlier.close()
+    store = make_store(max_bytes=10_000)
+    use(store, name_of("a"), 1000)  # long before this machine was started
+    assert store.make_room(100) == 10_000
+    assert names(store) == [name_of("b")]  # of this boot: somebody's who has that key
+
+
+def test_entry_that_another_process_replaces_is_not_the_one_that_is_removed(
+    store, put, monkeypatch
+):
+    """Between the look at an entry and its lock it goes, and another one comes."""
+    put(store, name_of("a")).close()
+    lock = type(store)._lock_for_removal
+
+    def replaced_first(self, fd, name, known):
+        monkeypatch.setattr(type(store), "_lock_for_removal", lock)
+        assert self.remove(name)
+        put(self, name, b"new").close()
+        lock(self, fd, name, known)
+
+    monkeypatch.setattr(type(store), "_lock_for_removal", replaced_first)
+    assert store.remove(name_of("a")) is False
+    with store.find(name_of("a")) as entry:
+        assert (entry.path / "blob").read_bytes() == b"new"

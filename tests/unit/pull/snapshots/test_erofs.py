@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +101,32 @@ def test_image_that_is_swapped_after_it_was_verified_is_not_the_one_that_is_moun
 
     monkeypatch.setattr(module, "_run", run_and_swap)
     assert (two.compose() / "f").read_text() == "f" * 5000
+
+
+def test_image_that_is_put_right_before_it_is_verified_is_not_mounted(two, monkeypatch):
+    """What is verified is what was opened, not what has its name by then."""
+    path = two.layers[0].place / "layer.erofs"
+    right = two.folder / "right"
+    right.write_bytes(path.read_bytes())
+    flip(path, path.stat().st_size - 1)
+    run = module._run
+
+    def swap_and_run(program, *words, what):
+        if what == path:
+            os.replace(right, path)
+        return run(program, *words, what=what)
+
+    monkeypatch.setattr(module, "_run", swap_and_run)
+    with pytest.raises(IntegrityError, match="not what was committed"):
+        two.compose()
+
+
+def test_numbers_of_inodes_stay_the_same_over_several_file_systems(two):
+    """Unpacking knows directories by them; by default overlayfs may give others at any time."""
+    root = two.compose()
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    [line] = [line for line in lines if f" {root} " in line]
+    assert "xino=on" in line
 
 
 def test_other_root_hash_is_not_mounted(two):
