@@ -12,6 +12,7 @@ from imagers.files import (
     local_errors,
     open_regular,
     read_bounded,
+    read_mounts,
     write_all,
     write_new,
 )
@@ -278,3 +279,14 @@ def test_system_that_is_shared_as_a_whole_has_no_files_of_its_host(tmp_path):
 def test_machine_that_does_not_tell_its_mounts_is_refused(tmp_path):
     with pytest.raises(LocalError):
         is_shared_with_host("/etc/ca.pem", mounts=tmp_path / "none")
+
+
+def test_mounts_are_read_whatever_their_names_are(tmp_path):
+    (tmp_path / "mounts").write_bytes(
+        b"22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
+        b"31 22 0:42 / /a\\040b\\134\xff rw - overlay overlay rw\n"
+        b"nothing\n"
+    )
+    one, two = read_mounts(tmp_path / "mounts")
+    assert one == ("8:1", "/", "ext4")
+    assert (two.device, os.fsencode(two.point), two.kind) == ("0:42", b"/a b\\\xff", "overlay")
