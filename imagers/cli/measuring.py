@@ -81,7 +81,6 @@ class Measuring:
         from imagers.evidence.init_data import MAX_INIT_DATA, parse_init_data
         from imagers.evidence.own import check_own_init_data
         from imagers.files import read_bounded
-        from imagers.model.evidence import ReportData
 
         if self.init_data is None or self.only_print:
             return None
@@ -89,8 +88,7 @@ class Measuring:
             data = read_bounded(self.init_data, max_bytes=MAX_INIT_DATA)
             document = parse_init_data(data)
             name = (tee or "").partition(",")[0]
-            evidence = attester_of_machine(name or None).collect(ReportData(bytes(64)))
-            check_own_init_data(evidence, document.digest)
+            check_own_init_data(attester_of_machine(name or None), document.digest)
         return OwnInitData(data.decode(), document)
 
     def settings(
