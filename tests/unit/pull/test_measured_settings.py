@@ -103,15 +103,15 @@ def changed(**members):
         changed(registries=SETTINGS.to_json()["registries"] | {"search": "docker.io"}),
     ],
 )
+def test_another_form_or_another_document_is_refused(document):
+    with pytest.raises(FormatError):
+        parse_settings(document)
+
+
 def test_path_that_is_no_text_is_refused():
     settings = MeasuredSettings(None, policy=str(digest_of(b"policy")), auth=("/auth\udcff",))
     with pytest.raises(FormatError, match="settings document: a name in it is not UTF-8"):
         settings.to_bytes()
-
-
-def test_another_form_or_another_document_is_refused(document):
-    with pytest.raises(FormatError):
-        parse_settings(document)
 
 
 @given(st.binary(max_size=200))
