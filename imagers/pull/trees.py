@@ -246,9 +246,10 @@ class Trees(Closing):
             release,
         )
         if os.path.ismount(staging.root):
-            device = os.fstat(staging.root_fd).st_dev
-            facts = {"device": f"{os.major(device)}:{os.minor(device)}"}
-            self._store.reseal(entry, replace(seal, facts=seal.facts | facts))
+            status = os.fstat(staging.root_fd)
+            device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+            facts = {**seal.facts, "device": device, "inode": str(status.st_ino)}
+            self._store.reseal(entry, replace(seal, facts=facts))
         else:
             # A tree of its own, which needs nothing of the store.
             entry.close()
@@ -279,9 +280,18 @@ def bundle_entry(bundle: Path) -> str:
 
 
 def _mounted_at(seal: Seal) -> list[Path]:
-    """Where the root of a bundle is mounted; a bundle may have been moved since."""
-    device = seal.facts.get("device")
-    return [Path(mount.point) for mount in read_mounts() if mount.device == device]
+    """Where the root of a bundle is mounted; a bundle may have been moved since.
+
+    The number of a device is given again when it is free: the overlay must have the same root.
+    """
+    device, inode = seal.facts.get("device"), seal.facts.get("inode")
+    found = []
+    for mount in read_mounts():
+        if mount.device == device and mount.kind == "overlay":
+            with suppress(OSError):
+                if str(os.stat(mount.point).st_ino) == inode:
+                    found.append(Path(mount.point))
+    return found
 
 
 def remove_stale_bundles(store: Store) -> None:

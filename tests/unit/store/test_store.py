@@ -338,11 +338,11 @@ def test_entry_that_another_process_replaces_is_not_the_one_that_is_removed(
     put(store, name_of("a")).close()
     lock = type(store)._lock_for_removal
 
-    def replaced_first(self, fd, name, known):
+    def replaced_first(self, fd, name, *more):
         monkeypatch.setattr(type(store), "_lock_for_removal", lock)
         assert self.remove(name)
         put(self, name, b"new").close()
-        lock(self, fd, name, known)
+        lock(self, fd, name, *more)
 
     monkeypatch.setattr(type(store), "_lock_for_removal", replaced_first)
     assert store.remove(name_of("a")) is False
