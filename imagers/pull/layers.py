@@ -11,7 +11,6 @@ where they come from is the image's source, or what is kept of it (`blobs.py`).
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +23,6 @@ from imagers.core import (
     Budget,
     DirectorySink,
     Limits,
-    Ownership,
     Watch,
     check_layer,
     compression_of_checked,
@@ -36,7 +34,7 @@ from imagers.model.descriptor import Platform
 from imagers.pull.ahead import ReadAhead
 from imagers.pull.blobs import KeptBlobs
 from imagers.pull.snapshots.snapshotter import Snapshotter
-from imagers.pull.trees import Making, Trees
+from imagers.pull.trees import Making, Trees, ownership
 from imagers.sign.policy_json import Policy
 from imagers.store import Store
 from imagers.store.seal import Checks, StoredAs
@@ -307,4 +305,4 @@ def _open(
 
 def sink_of(staging: Staging) -> DirectorySink:
     """The root of a bundle on its way."""
-    return DirectorySink(staging.root_fd, Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE)
+    return DirectorySink(staging.root_fd, ownership())
