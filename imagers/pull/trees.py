@@ -279,19 +279,23 @@ def bundle_entry(bundle: Path) -> str:
     return entry_name(BUNDLE, digest_of(os.fsencode("\0".join(parts))))
 
 
-def _mounted_at(seal: Seal) -> list[Path]:
-    """Where the root of a bundle is mounted; a bundle may have been moved since.
+def _mounted_at(seal: Seal) -> tuple[list[Path], list[Path]]:
+    """Where the root of a bundle is mounted, and where it may be; it may have been moved since.
 
-    The number of a device is given again when it is free: the overlay must have the same root.
+    The number of a device is given again when it is free, so the root must be the same one. What
+    is mounted over it, or cannot be looked at, leaves that open.
     """
     device, inode = seal.facts.get("device"), seal.facts.get("inode")
-    found = []
+    sure: list[Path] = []
+    open_: list[Path] = []
     for mount in read_mounts():
         if mount.device == device and mount.kind == "overlay":
-            with suppress(OSError):
-                if str(os.stat(mount.point).st_ino) == inode:
-                    found.append(Path(mount.point))
-    return found
+            try:
+                found = str(os.stat(mount.point).st_ino)
+            except OSError:
+                found = ""
+            (sure if found == inode else open_).append(Path(mount.point))
+    return sure, open_
 
 
 def remove_stale_bundles(store: Store) -> None:
@@ -311,7 +315,7 @@ def remove_stale_bundles(store: Store) -> None:
                     continue
                 # Of a pull that was killed before its bundle appeared; else nothing is there.
                 load_snapshotter(seal.facts["snapshotter"]).release(Path(seal.facts["root"]))
-                if _mounted_at(seal):
+                if any(_mounted_at(seal)):
                     continue
             store.remove(found.name)
 
@@ -341,6 +345,13 @@ def remove_bundle(store: Store, bundle: Path) -> bool:
                 path=seal.facts["bundle"],
                 hint="remove it there; what an earlier boot left goes by itself",
             )
-        for point in (Path(seal.facts["root"]), *_mounted_at(seal)):
+        sure, _ = _mounted_at(seal)
+        for point in (Path(seal.facts["root"]), *sure):
             load_snapshotter(seal.facts["snapshotter"]).release(point)
+        if any(left := _mounted_at(seal)):
+            raise LocalError(
+                f"its root may still be mounted at '{(left[0] + left[1])[0]}', below another mount",
+                path=seal.facts["bundle"],
+                hint="unmount what is mounted over it first",
+            )
     return store.remove(seal.name)

@@ -369,3 +369,20 @@ def test_seal_that_was_not_changed_leaves_the_tree_what_it_was(pull, store, monk
         pull(encrypted_image(BASE, TOP))
     monkeypatch.undo()
     assert {store.verify(name) for name in names(store)} == {""}
+
+
+@mounted
+def test_root_that_is_mounted_over_counts_as_mounted(pull, store):
+    """What the container wrote does not go from under it."""
+    _, bundle, _ = pull(plain_image(BASE, TOP))
+    root = bundle / "rootfs"
+    subprocess.run(["mount", "-t", "tmpfs", "none", root], check=True)
+    remove_stale_bundles(store)
+    assert names(store, "bundle") == [bundle_entry(bundle)]
+    with pytest.raises(LocalError, match="may still be mounted at"):
+        remove_bundle(store, bundle)
+    assert names(store, "bundle") == [bundle_entry(bundle)]
+    subprocess.run(["umount", root], check=True)
+    check_tree(bundle)
+    assert remove_bundle(store, bundle)
+    assert not os.path.ismount(root)
