@@ -14,7 +14,7 @@ import re
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from imagers.errors import FormatError, LocalError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "Mount",
     "StagedFile",
     "check_new",
     "has_name",
@@ -31,6 +32,7 @@ __all__ = [
     "open_for_lock",
     "open_regular",
     "read_bounded",
+    "read_mounts",
     "reason_of",
     "sync_directory",
     "sync_file_system",
@@ -44,6 +46,8 @@ _HIDDEN = ".imagers-"
 _PROC_FD = "/proc/self/fd"
 _SHARED = frozenset({"9p", "virtiofs", "vboxsf", "fuse.vmhgfs-fuse", "vmhgfs", "prl_fs"})
 _MAX_MOUNTS = 4 * 1024 * 1024
+_MOUNTS = Path("/proc/self/mountinfo")
+_MOUNT_DEVICE = 2
 _MOUNT_POINT = 4  # the fifth word of a line, blanks in it as octal numbers
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -99,7 +103,7 @@ def read_bounded(
     return data
 
 
-def is_shared_with_host(path: Path | str, *, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
+def is_shared_with_host(path: Path | str, *, mounts: Path = _MOUNTS) -> bool:
     """Whether a file is on a file system that a hypervisor shares with its guest.
 
     Not where the whole system is on it: then so is the program that asks.
@@ -109,17 +113,37 @@ def is_shared_with_host(path: Path | str, *, mounts: Path = Path("/proc/self/mou
     """
     real = os.path.realpath(path)
     best = ("", "")
-    for line in read_bounded(mounts, max_bytes=_MAX_MOUNTS).decode(errors="replace").splitlines():
-        before, _, after = line.partition(" - ")
-        words = before.split(" ")
-        if len(words) < _MOUNT_POINT + 1 or not after:
-            continue
-        point = _OCTAL.sub(lambda one: chr(int(one[1], 8)), words[_MOUNT_POINT]).rstrip("/")
+    for mount in read_mounts(mounts):
+        point = mount.point.rstrip("/")
         # A later mount covers an earlier one at the same place.
         if len(point) >= len(best[0]) and (real == point or real.startswith(point + "/")):
-            best = (point, after.split(" ")[0])
+            best = (point, mount.kind)
     point, kind = best
     return bool(point) and kind in _SHARED
+
+
+class Mount(NamedTuple):
+    """A line of mountinfo (proc(5)): the device of the file system as "0:42", where, and what."""
+
+    device: str
+    point: str
+    kind: str
+
+
+def read_mounts(path: Path = _MOUNTS) -> list[Mount]:
+    """What is mounted, as this process sees it, the last at the end.
+
+    Raises:
+        LocalError: it cannot be told.
+    """
+    found = []
+    for line in os.fsdecode(read_bounded(path, max_bytes=_MAX_MOUNTS)).split("\n"):
+        before, _, after = line.partition(" - ")
+        words = before.split(" ")
+        if len(words) > _MOUNT_POINT and after:
+            point = _OCTAL.sub(lambda one: chr(int(one[1], 8)), words[_MOUNT_POINT])
+            found.append(Mount(words[_MOUNT_DEVICE], point, after.split(" ")[0]))
+    return found
 
 
 def check_new(path: Path | str) -> None:

@@ -141,21 +141,24 @@ class StoreOptions:
                 status = os.fstatvfs(store.fd)
                 whole = status.f_blocks * status.f_frsize
                 store.max_bytes = min(_DEFAULT_BYTES, whole // _DEFAULT_PART)
-            yield OpenedStore(store, self._find_snapshotter(path, user))
+            # In a place of the store's own: what a killed trial leaves, the next command removes.
+            with store.prepare("trial") as trial:
+                snapshotter = self._find_snapshotter(trial.path, user)
+            yield OpenedStore(store, snapshotter)
 
     def _max_bytes(self) -> int | None:
         return None if self.size is None else parse_size(self.size, "--store-size")
 
-    def _find_snapshotter(self, path: Path, user: Settings) -> Snapshotter | None:
+    def _find_snapshotter(self, trial: Path, user: Settings) -> Snapshotter | None:
         if self._place(user) != "private":
             return None
         from imagers.pull.snapshots.table import choose_snapshotter, load_snapshotter
 
         if self.snapshotter is None:
-            return choose_snapshotter(path)
+            return choose_snapshotter(trial)
         with blamed_on("--snapshotter"):
             snapshotter = load_snapshotter(self.snapshotter)
-            snapshotter.check(path)
+            snapshotter.check(trial)
         return snapshotter
 
     def _load_key(self, user: Settings, resources: ResourceStore | None) -> SecretKey:

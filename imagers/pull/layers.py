@@ -37,7 +37,7 @@ from imagers.pull.ahead import ReadAhead
 from imagers.pull.blobs import KeptBlobs
 from imagers.pull.snapshots.snapshotter import Snapshotter
 from imagers.pull.trace import traced
-from imagers.pull.trees import Making, Trees, remove_stale_bundles
+from imagers.pull.trees import Making, Trees
 from imagers.sign.policy_json import Policy
 from imagers.store import Store
 from imagers.store.seal import Checks, StoredAs
@@ -112,7 +112,6 @@ def kept_trees(plan: Plan, keys: LayerKeys, options: PullOptions) -> Iterator[Tr
     if store is None or snapshotter is None:
         yield None
         return
-    remove_stale_bundles(store)
     stored_as = _stored_as(plan, keys, store)
     checks = _checks_of(plan, options)
     with Trees(store, snapshotter, plan, stored_as, checks) as trees:

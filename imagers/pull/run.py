@@ -34,7 +34,8 @@ from imagers.pull.layers import PulledLayer, PullOptions, kept_trees, open_layer
 from imagers.pull.named import NamedImage
 from imagers.pull.plan import make_plan
 from imagers.pull.staging import Staging, check_destination
-from imagers.pull.trace import traced
+from imagers.pull.trace import Trace, traced
+from imagers.pull.trees import remove_stale_bundles
 from imagers.pull.trust import TrustDecision, TrustedImage
 from imagers.sign.decision import Explanation
 from imagers.sign.found import Found
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from imagers.model.keys import SecretKey
     from imagers.model.strict_json import JSON
     from imagers.pull.plan import Plan
-    from imagers.pull.trace import Trace
     from imagers.sign.policy_json import Policy
 
 __all__ = ["PullOptions", "PullReport", "PulledLayer", "pull_image", "trust_image"]
@@ -187,6 +187,9 @@ def pull_image(
     plan = make_plan(trusted, image.source)
     if on_step is not None and trusted.encrypted_layers:
         on_step("attests, asks for keys" if resources is not None else "opens the keys")
+    if options.store is not None:
+        # Unmounts what a killed pull left, so that its staging place can be removed.
+        remove_stale_bundles(options.store)
     # Steps 7 and 8 of trust.py: all keys first, then the layers.
     with (
         _layer_keys(plan, unwrappers, resources, trace) as keys,

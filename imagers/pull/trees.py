@@ -21,7 +21,7 @@ none of them goes before it.
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from imagers.core import DirectorySink, OpenedLayer, Ownership
 from imagers.core.left_out import Left, LeftOut
 from imagers.errors import LocalError
-from imagers.files import local_errors, read_bounded
+from imagers.files import local_errors, read_bounded, read_mounts
 from imagers.model.closing import Closing
 from imagers.model.digest import digest_of
 from imagers.pull.snapshots.snapshotter import Committed
@@ -207,7 +207,14 @@ class Trees(Closing):
             As `Snapshotter.compose`.
         """
         name = bundle_entry(bundle)
-        self._store.remove(name)  # of a bundle that was here before
+        former = self._store.find(name)
+        if former is not None:  # not stale: see `remove_stale_bundles`
+            former.close()
+            raise LocalError(
+                "the root of a bundle that was at this path is still mounted",
+                path=str(bundle),
+                hint=f'"imagers store remove {name}" unmounts it',
+            )
         with self._store.prepare(name) as new:
             with local_errors(new.path):
                 os.mkdir(_SCRATCH, 0o700, dir_fd=new.fd)
@@ -236,7 +243,11 @@ class Trees(Closing):
             ),
             release,
         )
-        if not os.path.ismount(staging.root):
+        if os.path.ismount(staging.root):
+            device = os.fstat(staging.root_fd).st_dev
+            facts = {"device": f"{os.major(device)}:{os.minor(device)}"}
+            self._store.reseal(entry, replace(seal, facts=seal.facts | facts))
+        else:
             # A tree of its own, which needs nothing of the store.
             entry.close()
             self._store.remove(name)
@@ -251,28 +262,41 @@ def _here() -> dict[str, str]:
 
 
 def bundle_entry(bundle: Path) -> str:
-    """The name of the entry with what the container of a bundle writes."""
-    return entry_name(BUNDLE, digest_of(os.fsencode(bundle.absolute())))
+    """The name of the entry with what the container of a bundle writes.
+
+    Another in each mount namespace, where the same path is the bundle of somebody else.
+    """
+    here = _here()
+    parts = (here["boot"], here["namespace"], str(bundle.absolute()))
+    return entry_name(BUNDLE, digest_of(os.fsencode("\0".join(parts))))
+
+
+def _mounted_at(seal: Seal) -> list[Path]:
+    """Where the root of a bundle is mounted; a bundle may have been moved since."""
+    device = seal.facts.get("device")
+    return [Path(mount.point) for mount in read_mounts() if mount.device == device]
 
 
 def remove_stale_bundles(store: Store) -> None:
     """Remove what bundles wrote that are gone: unmounted, or of a process that was killed.
 
-    A bundle that is mounted in another mount namespace cannot be seen from here, and stays.
+    A bundle that is mounted in another mount namespace cannot be seen from here, and stays, and
+    so does one that another process removes just now.
     """
     here = _here()
     for found in store.entries():
         seal = found.seal
         if seal is None or not found.is_bundle or found.in_use:
             continue
-        if seal.facts.get("boot") == here["boot"]:
-            if seal.facts.get("namespace") != here["namespace"]:
-                continue
-            if os.path.ismount(Path(seal.facts["bundle"], "rootfs")):
-                continue
-            # A pull that was killed before its bundle appeared.
-            load_snapshotter(seal.facts["snapshotter"]).release(Path(seal.facts["root"]))
-        store.remove(found.name)
+        with suppress(LocalError):
+            if seal.facts["boot"] == here["boot"]:
+                if seal.facts["namespace"] != here["namespace"]:
+                    continue
+                # Of a pull that was killed before its bundle appeared; else nothing is there.
+                load_snapshotter(seal.facts["snapshotter"]).release(Path(seal.facts["root"]))
+                if _mounted_at(seal):
+                    continue
+            store.remove(found.name)
 
 
 def remove_bundle(store: Store, bundle: Path) -> bool:
@@ -280,14 +304,26 @@ def remove_bundle(store: Store, bundle: Path) -> bool:
 
     The directory itself stays, with `config.json` and an empty `rootfs`.
 
+    Args:
+        bundle: its path, or the name of its entry, if it was moved since.
+
     Raises:
-        LocalError: it is in use.
+        LocalError: it is in use, or of another mount namespace.
     """
-    name = bundle_entry(bundle)
+    name = str(bundle) if str(bundle).startswith(f"{BUNDLE}-sha256-") else bundle_entry(bundle)
     entry = store.find(name)
     if entry is None:
         return False
     with entry:
-        snapshotter = load_snapshotter(entry.seal.facts["snapshotter"])
-    snapshotter.release(bundle.absolute() / "rootfs")
-    return store.remove(name)
+        seal = entry.seal
+    here = _here()
+    if seal.facts["boot"] == here["boot"]:
+        if seal.facts["namespace"] != here["namespace"]:
+            raise LocalError(
+                f"expected a bundle of this mount namespace, got one of {seal.facts['namespace']}",
+                path=seal.facts["bundle"],
+                hint="remove it there; what an earlier boot left goes by itself",
+            )
+        for point in (Path(seal.facts["root"]), *_mounted_at(seal)):
+            load_snapshotter(seal.facts["snapshotter"]).release(point)
+    return store.remove(seal.name)

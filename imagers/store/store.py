@@ -159,17 +159,23 @@ class NewEntry(Closing):
         return entry
 
     def _publish(self) -> Entry | None:
+        # The lock of the place, so that nobody removes it as soon as it has its name.
+        held = os.dup(self.fd)
         try:
-            self._place.publish()
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            entry = self._store.find(self._name)
-            if entry is not None:
-                return entry
-            self._store.remove(self._name)  # of an earlier boot, say
-            self._place.publish()
-        return self._store.find(self._name)
+            try:
+                self._place.publish()
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                entry = self._store.find(self._name)
+                if entry is not None:
+                    return entry
+                self._store.remove(self._name)  # of an earlier boot, say
+                self._place.publish()
+            fcntl.flock(held, fcntl.LOCK_SH)  # as `find` takes it
+            return self._store.find(self._name)
+        finally:
+            os.close(held)
 
     def close(self) -> None:
         """Remove what was not committed. Safe to call twice."""
@@ -251,12 +257,13 @@ class Store(Closing):
             LocalError: it could not be written.
         """
         data = write_seal(seal, self.key)
-        name = f".{_SEAL}.{os.getpid()}"
-        with local_errors(entry.path, "cannot be sealed"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=entry.fd)
-            _write_seal(entry.fd, data, name)
-            os.rename(name, _SEAL, src_dir_fd=entry.fd, dst_dir_fd=entry.fd)
+        # Written outside of the entry: what a killed process leaves there would be its content.
+        with (
+            local_errors(entry.path, "cannot be sealed"),
+            StagedDirectory(self.fd, seal.name, _MARK) as aside,
+        ):
+            _write_seal(aside.fd, data)
+            os.rename(_SEAL, _SEAL, src_dir_fd=aside.fd, dst_dir_fd=entry.fd)
             os.fsync(entry.fd)
         entry.seal = seal
 
@@ -293,6 +300,8 @@ class Store(Closing):
                 return False
             try:
                 self._lock_for_removal(fd, name)
+                if not has_name(fd, name, parent=self.fd):  # another process was quicker
+                    return False
                 with StagedDirectory(self.fd, name, _MARK) as aside:
                     # First out of sight, at once; then as slowly as it takes.
                     os.rename(name, name, src_dir_fd=self.fd, dst_dir_fd=aside.fd)
@@ -312,23 +321,41 @@ class Store(Closing):
                 hint="remove it when the command that uses it has ended",
             ) from None
         # From here on nobody begins to use it; who needs it has said so already.
-        for one in self.entries():
+        found = self.entries()
+        for one in found:
             if name in one.needs:
                 raise LocalError(
                     f"{name} is needed by {one.name}",
                     path=str(self.path),
                     hint=f"remove {one.name} first",
                 )
+        if any(one.name == name and one.seal is not None for one in found):
+            return
+        # What is needed by a bundle whose seal cannot be read is not known.
+        booted = _booted()
+        for one in found:
+            if one.is_bundle and one.seal is None and one.used > booted:
+                raise LocalError(
+                    f"{name} cannot be removed: {one.name} may be mounted, and neither has a seal "
+                    "of this store's key",
+                    path=str(self.path),
+                    hint="name the key that they were kept under with --store-key",
+                )
 
     def make_room(self, needed: int = 0) -> int:
         """Remove what was longest not used, until `needed` bytes fit; how many then are free.
 
         Nothing goes that a process uses, and nothing that something needs. The result may be less
-        than `needed`, and negative.
+        than `needed`, and negative. What an earlier boot has kept under another key goes in any
+        case: nobody counts it, and without that each boot would add its own.
         """
         if self.max_bytes is None:
             return needed
         found = self.entries()
+        booted = _booted()
+        for old in found:
+            if old.seal is None and old.used < booted:
+                self._try_remove(old.name)
         free = self.max_bytes - sum(one.size for one in found)
         needed_by = Counter(name for one in found for name in one.needs)
         left = [one for one in found if not one.is_bundle]
@@ -345,15 +372,12 @@ class Store(Closing):
     def collect(self) -> list[Removed]:
         """Remove what has no seal of this store's key; then what is above the limit.
 
-        What a bundle of this boot has written stays: it may be mounted.
+        What a bundle of this boot has written stays, and what it may need: it may be mounted.
         """
-        booted = time.time() - float(_UPTIME.read_text().split()[0])
         removed = [
             Removed(one.name, one.size, one.fault)
             for one in self.entries()
-            if one.seal is None
-            and not (one.is_bundle and one.used > booted)
-            and self._try_remove(one.name)
+            if one.seal is None and self._try_remove(one.name)
         ]
         before = {one.name: one for one in self.entries()}
         self.make_room()
@@ -418,9 +442,14 @@ def _digest_in(name: str) -> str:
     return name.rpartition("-")[2]
 
 
-def _write_seal(fd: int, data: bytes, name: str = _SEAL) -> None:
+def _booted() -> float:
+    """When this machine was started, seconds since the epoch."""
+    return time.time() - float(_UPTIME.read_text().split()[0])
+
+
+def _write_seal(fd: int, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    file = os.open(name, flags, 0o600, dir_fd=fd)
+    file = os.open(_SEAL, flags, 0o600, dir_fd=fd)
     try:
         write_all(file, data)
         os.fsync(file)

@@ -264,3 +264,25 @@ def test_failed_pull_keeps_no_layer_that_was_wrong(imagers, image):
     names = [one["name"] for one in imagers.succeed("store", "list", "--json").json()["entries"]]
     assert names == [f"blob-{image.layers[0].replace(':', '-')}"]
     assert not [name for name in os.listdir(imagers.store) if name.startswith(".")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts are for root")
+@pytest.mark.parametrize("store", ["here", "sub/deep"])
+def test_bundle_over_a_mounted_root_is_removed_with_what_it_wrote(imagers, image, store):
+    """The store by a path that is relative to where the command is."""
+    words = ("--store", store)
+    kept, first = pulled(imagers, image, *words, "--store-place", "private")
+    assert kept == [False, False]
+    root = imagers.here / "bundle" / "rootfs"
+    assert os.path.ismount(root)
+    (root / "written").write_bytes(b"x")
+    names = [one.name for one in (imagers.here / store).iterdir()]
+    assert {name.partition("-")[0] for name in names} == {"overlay", "bundle"}
+    refused = imagers("store", "remove", next(n for n in names if n[0] == "o"), *words)
+    assert "is needed by" in refused.error
+    imagers.succeed("store", "remove", "bundle", *words)
+    assert not os.path.ismount(root)
+    kept, second = pulled(imagers, image, *words, "--store-place", "private")
+    assert kept == [True, True]
+    assert second == first
+    imagers.succeed("store", "remove", imagers.here / "bundle", *words)

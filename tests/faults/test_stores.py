@@ -148,6 +148,9 @@ class Disk:
         self.image.write_bytes(data)
         self._mount()
 
+    def sync(self):
+        subprocess.run(["sync", "-f", self.mounted], check=True)
+
     def unmount(self):
         subprocess.run(["umount", self.mounted], check=True)
 
@@ -184,3 +187,4 @@ def test_store_after_a_power_cut_is_repaired_by_the_next_pull(kind, disk, tmp_pa
             shutil.rmtree(bundle)
         check_next_pull(store, bundle, kind)
         shutil.rmtree(store)
+        disk.sync()  # else the next cut brings it back

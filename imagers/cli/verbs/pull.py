@@ -42,7 +42,7 @@ must be missing or empty, in a directory that only you and root can change.
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE, --ranges N,
   --memory SIZE               as for "imagers copy"; memory: "imagers encrypt"
   --insecure-test-root TEE=FILE, --tee sample  for tests
-  --trace FILE                a page with the decision and a timeline of the pull
+  --trace FILE                a page with decision and timeline of the pull
   --json                      the result as JSON
   -q, -v, -h                  quiet, verbose, this text
 

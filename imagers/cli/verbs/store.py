@@ -183,7 +183,7 @@ def remove(*, name: tuple[str, ...], store: StoreOptions, as_json: bool) -> None
 
     with _opened(store) as opened:
         for one in name:
-            if not (opened.store.remove(one) or remove_bundle(opened.store, Path(one))):
+            if not (remove_bundle(opened.store, Path(one)) or opened.store.remove(one)):
                 raise LocalError(
                     f"expected the name of an entry or the path of a bundle, got {one[:200]!r}",
                     path=str(opened.store.path),

@@ -27,7 +27,7 @@ def check_by_trial(snapshotter: Snapshotter, directory: Path) -> None:
     """
     with (
         local_errors(directory),
-        tempfile.TemporaryDirectory(dir=directory, prefix=".imagers-") as trial,
+        tempfile.TemporaryDirectory(dir=directory.absolute(), prefix=".imagers-") as trial,
     ):
         try:
             found = _tree_of_two(snapshotter, Path(trial))

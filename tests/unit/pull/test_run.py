@@ -17,6 +17,7 @@ import tarfile
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ from imagers.sign.found import CouldNotLook, Found
 from imagers.sign.payload import build_payload
 from imagers.sign.policy_json import parse_policy
 from imagers.sign.sigstore_key import generate_private_key
+from imagers.store import Store as KeptLayers
 from imagers.testing import (
     Lie,
     MemoryRepository,
@@ -229,6 +231,64 @@ def test_pull_with_the_real_broker_shakes_hands_once(source, bundle, imagers_bro
         )
     assert (imagers_broker.handshakes, imagers_broker.releases) == (1, 1)
     assert (bundle / "rootfs/b").stat().st_size == 300_000
+
+
+def test_pulls_at_the_same_time_share_one_attestation_and_one_store(tmp_path, imagers_broker):
+    sources = [
+        encrypted_image(make_tar(("a", b"1")), make_tar(("b", os.urandom(300_000))))
+        for _ in range(4)
+    ]
+    imagers_broker.put(KID, KEK)
+    for source in sources:
+        imagers_broker.admin.bind_manifest(KID, digest_of(source.top.raw))
+    (tmp_path / "bundles").mkdir()
+    begin = threading.Barrier(len(sources))
+    with (
+        imagers_broker.client() as client,
+        SecretKey(b"k" * 32) as key,
+        KeptLayers(tmp_path / "store", key) as kept,
+        ThreadPoolExecutor(len(sources)) as threads,
+    ):
+
+        def pull(number):
+            begin.wait()
+            return pull_image(
+                named(sources[number], no_signatures, pinned=True),
+                tmp_path / "bundles" / str(number),
+                options_for(ACCEPT, store=kept, budget=Budget(memory_bytes=32 * 2**20)),
+                resources=client,
+            )
+
+        reports = list(threads.map(pull, range(len(sources))))
+        assert len(kept.entries()) == 2 * len(sources)
+    assert len(reports) == len(sources)
+    assert imagers_broker.handshakes == 1
+    for number in range(len(sources)):
+        assert (tmp_path / f"bundles/{number}/rootfs/b").stat().st_size == 300_000
+
+
+def test_same_image_pulled_by_many_at_once_is_right_each_time(source, tmp_path):
+    (tmp_path / "bundles").mkdir()
+    begin = threading.Barrier(6)
+    with (
+        SecretKey(b"k" * 32) as key,
+        KeptLayers(tmp_path / "store", key) as kept,
+        ThreadPoolExecutor(6) as threads,
+    ):
+
+        def pull(number):
+            begin.wait()
+            bundle = tmp_path / "bundles" / str(number)
+            options = options_for(ACCEPT, store=kept)
+            image = named(source, no_signatures, pinned=True)
+            return pull_image(image, bundle, options, resources=Store())
+
+        list(threads.map(pull, range(6)))
+        assert len(kept.entries()) == 2
+        assert [kept.verify(one.name) for one in kept.entries()] == ["", ""]
+    for number in range(6):
+        assert (tmp_path / f"bundles/{number}/rootfs/b").stat().st_size == 300_000
+    assert not [name for name in os.listdir(tmp_path / "store") if name.startswith(".")]
 
 
 def test_pull_plain_image_asks_the_broker_nothing(bundle):

@@ -257,3 +257,101 @@ def test_new_bundle_where_one_was_begins_with_nothing_written(pull, store, kind)
     options = options_for(ACCEPT, store=store, snapshotter=load_snapshotter(kind))
     pull_image(named(source, no_signatures, pinned=True), bundle, options)
     check_tree(bundle)
+
+
+@mounted
+def test_bundle_that_was_moved_keeps_what_its_container_wrote(pull, store):
+    source = plain_image(BASE, TOP)
+    _, bundle, _ = pull(source)
+    (bundle / "rootfs/b").write_bytes(b"written")
+    moved = bundle.rename(bundle.parent / "moved away")
+    pull(source)
+    assert bundle_entry(bundle) in names(store, "bundle")
+    assert (moved / "rootfs/b").read_bytes() == b"written"
+    assert remove_bundle(store, Path(bundle_entry(bundle)))
+    assert not os.path.ismount(moved / "rootfs")
+
+
+@mounted
+def test_bundle_where_one_was_that_is_still_mounted_is_refused(pull, store, kind):
+    source = plain_image(BASE, TOP)
+    _, bundle, _ = pull(source)
+    (bundle / "rootfs/b").write_bytes(b"written")
+    moved = bundle.rename(bundle.parent / "moved")
+    options = options_for(ACCEPT, store=store, snapshotter=load_snapshotter(kind))
+    with pytest.raises(LocalError, match="was at this path is still mounted") as error:
+        pull_image(named(source, no_signatures, pinned=True), bundle, options)
+    assert names(store, "bundle") == [bundle_entry(bundle)]
+    assert bundle_entry(bundle) in error.value.hint
+    assert (moved / "rootfs/b").read_bytes() == b"written"
+
+
+@mounted
+def test_bundle_of_another_mount_namespace_is_not_removed(pull, store):
+    _, bundle, _ = pull(plain_image(BASE, TOP))
+    name = bundle_entry(bundle)
+    with store.find(name) as entry:
+        store.reseal(entry, replace(entry.seal, facts={**entry.seal.facts, "namespace": "mnt:[1]"}))
+    with pytest.raises(LocalError, match=r"got one of mnt:\[1\]"):
+        remove_bundle(store, Path(name))
+    assert os.path.ismount(bundle / "rootfs")
+    assert names(store, "bundle") == [name]
+
+
+@mounted
+def test_bundle_of_the_same_path_in_another_mount_namespace_is_another(pull, store, monkeypatch):
+    _, bundle, _ = pull(plain_image(BASE, TOP))
+    monkeypatch.setattr("imagers.pull.trees._NAMESPACE", "/proc/self/ns/pid")
+    assert names(store, "bundle") != [bundle_entry(bundle)]
+    assert not remove_bundle(store, bundle)
+
+
+@mounted
+def test_stale_bundle_that_another_process_holds_is_no_hindrance(pull, store, monkeypatch):
+    source = plain_image(BASE, TOP)
+    _, bundle, _ = pull(source)
+    subprocess.run(["umount", bundle / "rootfs"], check=True)
+    found = store.entries()
+    with store.find(bundle_entry(bundle)):
+        monkeypatch.setattr(store, "entries", lambda: found)  # as they were a moment ago
+        remove_stale_bundles(store)
+    monkeypatch.undo()
+    assert names(store, "bundle") == [bundle_entry(bundle)]
+
+
+@mounted
+@pytest.mark.parametrize("step", ["pull", "collect", "remove"])
+def test_nothing_under_another_key_goes_that_may_be_mounted(pull, store, kind, tmp_path, step):
+    source = plain_image(BASE, TOP)
+    _, bundle, _ = pull(source)
+    before = sorted(path for path in store.path.rglob("*") if "work" not in path.parts)
+    with SecretKey(b"o" * 32) as key, Store(store.path, key) as other:
+        if step == "collect":
+            assert other.collect() == []
+        elif step == "remove":
+            with pytest.raises(LocalError, match="may be mounted") as error:
+                other.remove(bundle_entry(bundle))
+            assert "--store-key" in error.value.hint
+        else:
+            options = options_for(ACCEPT, store=other, snapshotter=load_snapshotter(kind))
+            with pytest.raises(LocalError, match="may be mounted"):
+                pull_image(named(source, no_signatures, pinned=True), tmp_path / "two", options)
+    assert sorted(path for path in store.path.rglob("*") if "work" not in path.parts) == before
+    check_tree(bundle)
+
+
+def test_seal_that_was_not_changed_leaves_the_tree_what_it_was(pull, store, monkeypatch):
+    """A process dies as it notes that a layer was found in other bytes, too."""
+    pull(encrypted_image(BASE, TOP))
+    rename = os.rename
+
+    def die(old, new, **more):
+        if new == "seal":
+            raise KeyboardInterrupt
+        rename(old, new, **more)
+
+    monkeypatch.setattr(os, "rename", die)
+    with pytest.raises(KeyboardInterrupt):
+        pull(encrypted_image(BASE, TOP))
+    monkeypatch.undo()
+    assert {store.verify(name) for name in names(store)} == {""}

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import json
 
 import pytest
@@ -150,9 +151,9 @@ def test_parse_policy_unknown_transports_are_kept_and_never_apply():
 
 
 @given(st.binary(max_size=300))
-def test_parse_policy_any_bytes_give_format_error(raw):
-    with pytest.raises(FormatError):
-        parse_policy(raw)
+def test_parse_policy_any_bytes_give_a_policy_or_a_format_error(raw):
+    with contextlib.suppress(FormatError):  # by chance it is a policy
+        assert parse_policy(raw).default
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@
 import os
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 
 import pytest
 
@@ -222,6 +224,46 @@ def test_reseal_changes_the_seal_and_nothing_else(store, put):
         assert sorted(os.listdir(entry.path)) == ["blob", "seal"]
 
 
+def test_new_entry_is_in_use_before_it_has_its_name(make_store, put):
+    """Nobody can take it away between its rename and its lock."""
+    other = make_store()
+    refused = []
+
+    class Hurried(type(other)):
+        def find(self, name):
+            with pytest.raises(LocalError, match="is in use"):
+                other.remove(name)
+            refused.append(name)
+            return super().find(name)
+
+    with Hurried(other.path, other.key) as store:
+        put(store, name_of("a")).close()
+    assert refused == [name_of("a")]
+
+
+def test_two_threads_can_seal_an_entry(store, put):
+    name = name_of("a")
+    put(store, name).close()
+    errors = []
+
+    def seal():
+        try:
+            for number in range(50):
+                with store.find(name) as entry:
+                    store.reseal(entry, replace(entry.seal, tar_size=number))
+        except LocalError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=seal) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert store.entries()[0].seal.tar_size == 49
+    assert os.listdir(store.path) == [name]
+
+
 def test_store_where_others_can_write_is_refused(tmp_path, key):
     tmp_path.chmod(0o777)
     with pytest.raises(LocalError, match="another store in the place"):
@@ -246,3 +288,35 @@ def test_what_a_bundle_of_this_boot_wrote_stays_although_its_seal_is_no_more(sto
     assert store.collect() == []
     use(store, name, 1000)  # long before this machine was started
     assert [one.name for one in store.collect()] == [name]
+
+
+def test_room_is_made_of_what_an_earlier_boot_kept_under_another_key(make_store, put):
+    """It counts nothing, and would lie there for ever."""
+    with SecretKey(b"another key of thirty-two bytes!") as key:
+        earlier = make_store(key=key)
+        for text in "ab":
+            put(earlier, name_of(text)).close()
+        earlier.close()
+    store = make_store(max_bytes=10_000)
+    use(store, name_of("a"), 1000)  # long before this machine was started
+    assert store.make_room(100) == 10_000
+    assert names(store) == [name_of("b")]  # of this boot: somebody's who has that key
+
+
+def test_entry_that_another_process_replaces_is_not_the_one_that_is_removed(
+    store, put, monkeypatch
+):
+    """Between the look at an entry and its lock it goes, and another one comes."""
+    put(store, name_of("a")).close()
+    lock = type(store)._lock_for_removal
+
+    def replaced_first(self, fd, name):
+        monkeypatch.setattr(type(store), "_lock_for_removal", lock)
+        assert self.remove(name)
+        put(self, name, b"new").close()
+        lock(self, fd, name)
+
+    monkeypatch.setattr(type(store), "_lock_for_removal", replaced_first)
+    assert store.remove(name_of("a")) is False
+    with store.find(name_of("a")) as entry:
+        assert (entry.path / "blob").read_bytes() == b"new"
