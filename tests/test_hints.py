@@ -48,7 +48,7 @@ SAID_BY = {
     "cli/recipients": {"encrypt"},
     "cli/reports": {"encrypt", "decrypt"},
     "cli/signatures": {"copy", "encrypt", "verify", "pull"},
-    "cli/stores": {"pull"},
+    "cli/stores": {"pull", "store"},
     "encrypt": {"encrypt"},
     "encrypt/keyfiles": WITH_KEYS,
     "encrypt/keys": WITH_KEYS,
@@ -62,6 +62,7 @@ SAID_BY = {
     "settings": {"verify", "pull"},
     "sign": {"verify", "pull"},
     "sign/formats/gpg": {"sign"},
+    "store": {"pull", "store"},
     "layout": WITH_IMAGES - {"sign", "verify"},
     "layout/archive/docker": {"copy", "decrypt"},  # what may write there
     "transport": WITH_IMAGES,

@@ -13,6 +13,7 @@ from imagers.cli.command import blamed_on, option_group
 from imagers.cli.output import print_bytes, say
 from imagers.errors import PolicyDenied
 from imagers.model.origin import check_origin
+from imagers.settings.documents import Document, is_at_broker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from imagers.cli.images import RegistryOptions
     from imagers.evidence.init_data import InitData
     from imagers.model.evidence import Measure
+    from imagers.model.origin import Origin
     from imagers.pull.measured_settings import MeasuredSettings
     from imagers.pull.named import NamedImage
     from imagers.settings import Settings
-    from imagers.settings.documents import Document
     from imagers.settings.guest import Said
     from imagers.sign.policy_json import Policy
 
@@ -81,7 +82,6 @@ class Measuring:
         from imagers.evidence.init_data import MAX_INIT_DATA, parse_init_data
         from imagers.evidence.own import check_own_init_data
         from imagers.files import read_bounded
-        from imagers.model.evidence import ReportData
 
         if self.init_data is None or self.only_print:
             return None
@@ -89,8 +89,7 @@ class Measuring:
             data = read_bounded(self.init_data, max_bytes=MAX_INIT_DATA)
             document = parse_init_data(data)
             name = (tee or "").partition(",")[0]
-            evidence = attester_of_machine(name or None).collect(ReportData(bytes(64)))
-            check_own_init_data(evidence, document.digest)
+            check_own_init_data(attester_of_machine(name or None), document.digest)
         return OwnInitData(data.decode(), document)
 
     def settings(
@@ -116,7 +115,6 @@ class Measuring:
         from imagers.pull.measured_settings import MeasuredSettings
         from imagers.pull.named import identity_of
         from imagers.registry.mirrors import AUTH_FILES, RegistriesConf
-        from imagers.settings.documents import Document, is_at_broker
 
         if self.register is None and self.init_data is None and not self.only_print:
             return None
@@ -158,15 +156,43 @@ class Measuring:
             with self._refusing():
                 measured.check_sources(is_vouched_for=is_vouched_for)
 
-    def check_policy(self, named: Document | None) -> None:
-        """Raise where a host may have named the policy of a guest's configuration.
+    def check_images(
+        self, user: Settings, policy: str | None, registry: RegistryOptions, *, is_vouched_for: bool
+    ) -> None:
+        """Raise where a host may have said which images count, or where they are found.
+
+        Args:
+            policy: of `--policy`.
+            is_vouched_for: init data has the settings in force; of certificates it has nothing.
 
         Raises:
             PolicyDenied: it may.
+            As what reads them for the pull.
         """
-        if named is not None and not self.only_print:
+        if self.only_print:
+            return
+        guest = user.guest
+        found: list[tuple[Origin, str, str]] = []
+        if guest.roots:
+            found.append((guest.origin, "a certificate for registries", "extra_root_certificates"))
+        if not is_vouched_for:
+            place = user.find_policy(policy)
+            if place is not None:
+                document = guest.policy if policy is None else None
+                document = document or Document(place, by=place)
+                with blamed_on("--policy" if policy else document.by):
+                    found.append((document.content_origin(), "the policy", document.by))
+            rules = registry.image_rs_registries
+            named = guest.registries if rules is None else Document(rules, by=rules)
+            where = "where names of images lead"
+            if isinstance(named, Document):
+                with blamed_on("--image-rs-registries" if rules else named.by):
+                    found.append((named.content_origin(), where, named.by))
+            elif named is not None:
+                found.append((guest.origin, where, "registry_config"))
+        for one in found:
             with self._refusing():
-                check_origin(named.origin, "the policy", named.by)
+                check_origin(*one)
 
     def check_store(self, said: Sequence[Said]) -> None:
         """Raise where a host may have named the place of unpacked layers.

@@ -171,7 +171,7 @@ class StoreOptions:
                 raise LocalError(
                     "there is no directory for a key that lasts as long as this boot",
                     path="XDG_RUNTIME_DIR",
-                    hint="name a key with --store-key, or keep nothing with --no-store",
+                    hint="name a key with --store-key; 'imagers pull --no-store' keeps nothing",
                 )
             return load_store_key(user.runtime)
         with blamed_on("--store-key"):
@@ -180,7 +180,7 @@ class StoreOptions:
             elif resources is None:
                 raise UsageError(
                     "expected a broker that the key is asked for, got none",
-                    hint="name one with --broker URL",
+                    hint="'imagers pull --broker URL' asks one; elsewhere the key has to be a file",
                 )
             else:
                 key = resources.get(self.key, manifest_digest=None)

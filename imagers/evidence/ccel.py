@@ -349,9 +349,8 @@ def events_as_json(events: Sequence[Event]) -> list[JSON]:
             ],
             "event": b64encode(event.data).decode(),
             "details": _details(event),
-            "digest_matches_event": all(
-                digest_by(name, event.data) == digest for name, digest in event.digests.items()
-            ),
+            "digest_matches_event": bool(event.digests)
+            and all(digest_by(name, event.data) == one for name, one in event.digests.items()),
         }
         for event in events
     ]

@@ -145,7 +145,7 @@ class MeasuredLog:
             if any(
                 one.register == register.index
                 and compare_digest(one.digests.get(algorithm, b""), ours)
-                for one in events
+                for one in self._counted(events)
             ):
                 return
             digests = {name: digest_by(name, data) for name in register.banks()}
@@ -197,8 +197,12 @@ class MeasuredLog:
 
     def _replay(self, events: Sequence[Event]) -> bytes:
         register = self._register
-        counted = [one for one in events if register.counts_no_action or one.kind != NO_ACTION]
-        return replay(counted, register.index, register.algorithm)
+        return replay(self._counted(events), register.index, register.algorithm)
+
+    def _counted(self, events: Sequence[Event]) -> tuple[Event, ...]:
+        """Those that extended a register."""
+        everything = self._register.counts_no_action
+        return tuple(one for one in events if everything or one.kind != NO_ACTION)
 
     def _check(self, value: bytes, replayed: bytes) -> None:
         if not compare_digest(replayed, value):

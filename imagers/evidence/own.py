@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether this very machine was started with an init data document. No IO.
+"""Whether this very machine was started with an init data document.
 
-    check_own_init_data(attester.collect(ReportData(bytes(64))), document.digest)
+    check_own_init_data(attester, document.digest)
 
-A guest asks that of its own hardware before it believes a document that its host handed over. The
-evidence comes from the machine's own device and needs no signature here; what others are to believe
-is for a verifier.
+A guest asks that of its own hardware before it believes a document that its host handed over. A
+report of SNP comes sealed from the processor, and values of a TPM from its device: no signature is
+needed here. A quote of TDX comes from the host, and what it says is the host's word until a
+verifier has seen it: there the kernel is asked, which asks the TDX module.
 """
 
 from __future__ import annotations
@@ -17,42 +18,73 @@ from imagers.errors import Unsupported
 from imagers.evidence.init_data import FIELDS, digest_for
 from imagers.evidence.plugins import load_verifier
 from imagers.evidence.steps import mismatch
+from imagers.model.evidence import ReportData
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imagers.model.evidence import Evidence
+    from imagers.model.evidence import Attester
 
 __all__ = ["check_own_init_data"]
 
 _PCR = 8
-_OF: dict[str, Callable[[Any], bytes]] = {
-    "snp": lambda found: found.report.octets("host_data"),
-    "tdx": lambda found: found.quote.octets("mr_config_id"),
-    "tpm": lambda found: found.values[_PCR],
+
+
+def _of_report(attester: Attester) -> bytes:
+    found: bytes = _parsed(attester).report.octets("host_data")
+    return found
+
+
+def _of_module(attester: Attester) -> bytes:
+    from imagers.evidence.tdx.collect import TDXAttester
+
+    if not isinstance(attester, TDXAttester):
+        raise Unsupported(
+            "whether the init data is that of this machine cannot be told by a quote, which the "
+            "host gives: expected the TEE 'tdx' itself"
+        )
+    return attester.read_config_id()
+
+
+def _of_registers(attester: Attester) -> bytes:
+    found: bytes = _parsed(attester).values[_PCR]
+    return found
+
+
+def _parsed(attester: Attester) -> Any:
+    evidence = attester.collect(ReportData(bytes(64)))
+    return load_verifier(attester.tee).parse(evidence.body)
+
+
+_OF: dict[str, Callable[[Attester], bytes]] = {
+    "snp": _of_report,
+    "tdx": _of_module,
+    "tpm": _of_registers,
 }
-"""Where parsed evidence of a TEE has it."""
+"""Where the machine of a TEE has it."""
 
 
-def check_own_init_data(evidence: Evidence, digest: bytes) -> None:
-    """Raise unless the machine that gave the evidence was started with this document.
+def check_own_init_data(attester: Attester, digest: bytes) -> None:
+    """Raise unless this machine was started with this document.
 
     Args:
+        attester: of this machine.
         digest: of the document, as `InitData` has it.
 
     Raises:
         Unsupported: it cannot be told for this TEE.
         EvidenceRejected: it was started with another one, or with none.
+        As `Attester.collect`.
     """
-    if evidence.tee not in _OF:
+    if attester.tee not in _OF:
         raise Unsupported(
             f"whether the init data is that of this machine cannot be told for the TEE "
-            f"{evidence.tee!r}: expected one of {', '.join(_OF)}"
+            f"{attester.tee!r}: expected one of {', '.join(_OF)}"
         )
-    found = _OF[evidence.tee](load_verifier(evidence.tee).parse(evidence.body))
-    expected = digest_for(evidence.tee, digest)
+    found = _OF[attester.tee](attester)
+    expected = digest_for(attester.tee, digest)
     if not compare_digest(expected, found):
-        field, _ = FIELDS[evidence.tee]
+        field, _ = FIELDS[attester.tee]
         raise mismatch(
             f"init data: {field} of this machine",
             expected.hex(),

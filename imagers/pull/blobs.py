@@ -83,10 +83,16 @@ class KeptBlobs:
         size = self._layers[index].layer.descriptor.size
         if self._store.make_room(size) < size:
             return None
-        return self._store.prepare(self._name(index))
+        with suppress(LocalError):  # a store that is only read
+            new = self._store.prepare(self._name(index))
+            status = os.fstatvfs(new.fd)
+            if size <= status.f_bavail * status.f_frsize:
+                return new
+            new.close()
+        return None
 
     def keep(self, index: int, new: NewEntry, opened: OpenedLayer) -> None:
-        """Let an entry appear: the layer was opened well."""
+        """Let an entry appear, if it can: the layer was opened well, with a store or without."""
         planned = self._layers[index]
         seal = Seal(
             name=self._name(index),
@@ -98,7 +104,8 @@ class KeptBlobs:
             entries=opened.entries,
             hole_bytes=opened.hole_bytes,
         )
-        new.commit(seal).close()
+        with suppress(LocalError):
+            new.commit(seal).close()
 
     def _name(self, index: int) -> str:
         return entry_name(BLOB, self._layers[index].layer.descriptor.digest)

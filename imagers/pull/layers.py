@@ -11,7 +11,6 @@ where they come from is the image's source, or what is kept of it (`blobs.py`).
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +23,6 @@ from imagers.core import (
     Budget,
     DirectorySink,
     Limits,
-    Ownership,
     Watch,
     check_layer,
     compression_of_checked,
@@ -37,7 +35,7 @@ from imagers.pull.ahead import ReadAhead
 from imagers.pull.blobs import KeptBlobs
 from imagers.pull.snapshots.snapshotter import Snapshotter
 from imagers.pull.trace import traced
-from imagers.pull.trees import Making, Trees
+from imagers.pull.trees import Making, Trees, ownership
 from imagers.sign.policy_json import Policy
 from imagers.store import Store
 from imagers.store.seal import Checks, StoredAs
@@ -317,4 +315,4 @@ def _open(
 
 def sink_of(staging: Staging) -> DirectorySink:
     """The root of a bundle on its way."""
-    return DirectorySink(staging.root_fd, Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE)
+    return DirectorySink(staging.root_fd, ownership())

@@ -108,10 +108,17 @@ class MeasuredSettings:
     auth: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """The document."""
+        """The document.
+
+        Raises:
+            FormatError: a path in it is no UTF-8.
+        """
         import rfc8785  # used once a pull
 
-        return rfc8785.dumps(self.to_json())
+        try:
+            return rfc8785.dumps(self.to_json())
+        except rfc8785.CanonicalizationError:
+            raise FormatError("a name in it is not UTF-8, such as a path", what=_WHAT) from None
 
     @property
     def digest(self) -> Digest:

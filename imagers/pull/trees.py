@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from imagers.store.seal import Checks, StoredAs
     from imagers.store.store import Entry
 
-__all__ = ["Making", "Trees", "bundle_entry", "remove_bundle", "remove_stale_bundles"]
+__all__ = ["Making", "Trees", "bundle_entry", "ownership", "remove_bundle", "remove_stale_bundles"]
 
 _SCRATCH = "scratch"
 _MAX_STORED_AS = 64  # in one seal; the oldest goes
@@ -91,7 +91,10 @@ class Trees(Closing):
         self._plan = plan
         self._stored_as = stored_as
         self._checks = checks
-        self._names = [entry_name(snapshotter.name, chain) for chain in plan.chain_ids]
+        self._owner = ownership()
+        # Root of a user's namespace may have the same store, and has other owners in its trees.
+        kind = snapshotter.name if self._owner is Ownership.KEEP else f"{snapshotter.name}mine"
+        self._names = [entry_name(kind, chain) for chain in plan.chain_ids]
         self._stack = ExitStack()
         self._entries: list[Entry | None] = [None] * len(self._names)
         try:
@@ -148,8 +151,7 @@ class Trees(Closing):
             return
         with self._store.prepare(self._names[index]) as new:
             with self._snapshotter.prepare(self._committed(index), new.path) as prepared:
-                owner = Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE
-                making = Making(DirectorySink(prepared.root_fd, owner))
+                making = Making(DirectorySink(prepared.root_fd, self._owner))
                 yield making
             assert making.opened is not None  # set by the block
             self._make_room(index, making.opened)
@@ -244,13 +246,19 @@ class Trees(Closing):
             release,
         )
         if os.path.ismount(staging.root):
-            device = os.fstat(staging.root_fd).st_dev
-            facts = {"device": f"{os.major(device)}:{os.minor(device)}"}
-            self._store.reseal(entry, replace(seal, facts=seal.facts | facts))
+            status = os.fstat(staging.root_fd)
+            device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+            facts = {**seal.facts, "device": device, "inode": str(status.st_ino)}
+            self._store.reseal(entry, replace(seal, facts=facts))
         else:
             # A tree of its own, which needs nothing of the store.
             entry.close()
             self._store.remove(name)
+
+
+def ownership() -> Ownership:
+    """Who files of layers belong to: whom their tar names, if this user can give them away."""
+    return Ownership.KEEP if os.geteuid() == 0 else Ownership.MINE
 
 
 def _here() -> dict[str, str]:
@@ -272,9 +280,18 @@ def bundle_entry(bundle: Path) -> str:
 
 
 def _mounted_at(seal: Seal) -> list[Path]:
-    """Where the root of a bundle is mounted; a bundle may have been moved since."""
-    device = seal.facts.get("device")
-    return [Path(mount.point) for mount in read_mounts() if mount.device == device]
+    """Where the root of a bundle is mounted; a bundle may have been moved since.
+
+    The number of a device is given again when it is free: the overlay must have the same root.
+    """
+    device, inode = seal.facts.get("device"), seal.facts.get("inode")
+    found = []
+    for mount in read_mounts():
+        if mount.device == device and mount.kind == "overlay":
+            with suppress(OSError):
+                if str(os.stat(mount.point).st_ino) == inode:
+                    found.append(Path(mount.point))
+    return found
 
 
 def remove_stale_bundles(store: Store) -> None:

@@ -41,6 +41,20 @@ class Document:
             return self.text.encode()
         return read_document(self.name, max_bytes=max_bytes, resources=resources)
 
+    def content_origin(self) -> Origin:
+        """Who can have written it: who named it, or the host, where a file of its is named.
+
+        Raises:
+            FormatError, Unsupported: as `path_of`.
+            LocalError: it cannot be told.
+        """
+        from imagers.files import is_shared_with_host
+
+        if not self.origin.is_measured or self.text is not None or is_at_broker(self.name):
+            return self.origin
+        is_shared = is_shared_with_host(path_of(self.name))
+        return Origin.SHARED_FILE if is_shared else self.origin
+
 
 def is_at_broker(place: str) -> bool:
     """Whether a broker has it, if anybody."""

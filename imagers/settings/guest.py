@@ -104,6 +104,7 @@ class GuestConfig:
         broker_ca: certificates in PEM that are trusted for it.
         passed_over: what it has and nobody reads, a sentence each.
         is_silent_on_images: whether it has no part about images, so that the kernel's words count.
+        origin: of its part about images.
     """
 
     work_dir: Said | None = None
@@ -121,6 +122,7 @@ class GuestConfig:
     broker_ca: Said | None = None
     passed_over: tuple[str, ...] = ()
     is_silent_on_images: bool = True
+    origin: Origin = Origin.FILE
 
     def or_else(self, kernel: GuestConfig) -> GuestConfig:
         """This one, with what the kernel's command line has where this one is silent.
@@ -323,6 +325,7 @@ def _images(view: View, origin: Origin, known: frozenset[str]) -> GuestConfig:
         roots=view.texts("extra_root_certificates", most=_MAX_ROOTS, null_is_empty=True),
         passed_over=(*_unknown(view, known), *_unknown(proxies, _PROXY_KEYS)),
         is_silent_on_images=False,
+        origin=origin,
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["content_digest"]
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PIECE = 1024 * 1024
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -77,29 +78,37 @@ def _add(total: hashlib._Hash, parent: int, path: str, name: str) -> bool:
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     mode = status.st_mode
     is_node = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
-    fields = [
-        os.fsencode(path),
-        *(
-            str(number).encode()
-            for number in (
-                mode,
-                status.st_uid,
-                status.st_gid,
-                status.st_rdev if is_node else 0,
-                status.st_mtime_ns,
-            )
-        ),
-    ]
-    if stat.S_ISLNK(mode):
-        fields.append(os.fsencode(os.readlink(name, dir_fd=parent)))
-    elif stat.S_ISREG(mode):
-        with open(os.open(name, _FILE_FLAGS, dir_fd=parent), "rb", buffering=0) as file:
-            fields.append(hashlib.file_digest(file, "sha256").digest())
-    where = f"/proc/self/fd/{parent}/{name}"
-    for attribute in sorted(os.listxattr(where, follow_symlinks=False)):
-        fields.append(os.fsencode(attribute))
-        fields.append(os.getxattr(where, attribute, follow_symlinks=False))
+    device = status.st_rdev if is_node else 0
+    numbers = (mode, status.st_uid, status.st_gid, device, status.st_mtime_ns)
+    fields = [os.fsencode(path), *(b"%d" % number for number in numbers)]
+    if stat.S_ISREG(mode):
+        fd = os.open(name, _FILE_FLAGS, dir_fd=parent)
+        try:
+            fields.append(_digest_of(fd))
+            _add_attributes(fields, fd)
+        finally:
+            os.close(fd)
+    else:
+        if stat.S_ISLNK(mode):
+            fields.append(os.fsencode(os.readlink(name, dir_fd=parent)))
+        _add_attributes(fields, f"/proc/self/fd/{parent}/{name}")
+    record = bytearray()
     for field in fields:
-        total.update(len(field).to_bytes(8, "little"))
-        total.update(field)
+        record += len(field).to_bytes(8, "little")
+        record += field
+    total.update(record)
     return stat.S_ISDIR(mode)
+
+
+def _digest_of(fd: int) -> bytes:
+    found = hashlib.sha256()
+    while data := os.read(fd, _PIECE):
+        found.update(data)
+    return found.digest()
+
+
+def _add_attributes(fields: list[bytes], where: int | str) -> None:
+    follow = isinstance(where, int)
+    for attribute in sorted(os.listxattr(where, follow_symlinks=follow)):
+        fields.append(os.fsencode(attribute))
+        fields.append(os.getxattr(where, attribute, follow_symlinks=follow))

@@ -47,6 +47,8 @@ from imagers.store.content import content_digest
 from imagers.store.seal import MAX_SEAL_BYTES, Seal, parse_seal, write_seal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from imagers.model.keys import SecretKey
 
 __all__ = ["BLOB", "BUNDLE", "Entry", "Found", "NewEntry", "Removed", "Store"]
@@ -282,11 +284,12 @@ class Store(Closing):
 
     def entries(self) -> list[Found]:
         """All of them, the one that was used last at the end."""
+        return sorted(self._entries({}), key=lambda one: (one.used, one.name))
+
+    def _entries(self, known: Mapping[str, Found]) -> list[Found]:
         with local_errors(self.path):
-            found = [
-                one for name in os.listdir(self.fd) if (one := self._look_at(name)) is not None
-            ]
-        return sorted(found, key=lambda one: (one.used, one.name))
+            found = [known.get(name) or self._look_at(name) for name in os.listdir(self.fd)]
+        return [one for one in found if one is not None]
 
     def remove(self, name: str) -> bool:
         """Remove an entry; False where there is none.
@@ -294,12 +297,15 @@ class Store(Closing):
         Raises:
             LocalError: a process or another entry needs it, or it cannot be removed.
         """
+        return self._remove(name, {})
+
+    def _remove(self, name: str, known: Mapping[str, Found]) -> bool:
         with local_errors(self.path, f"{name} cannot be removed"):
             fd = self._open(name)
             if fd is None:
                 return False
             try:
-                self._lock_for_removal(fd, name)
+                self._lock_for_removal(fd, name, known)
                 if not has_name(fd, name, parent=self.fd):  # another process was quicker
                     return False
                 with StagedDirectory(self.fd, name, _MARK) as aside:
@@ -311,7 +317,7 @@ class Store(Closing):
                 os.close(fd)
         return True
 
-    def _lock_for_removal(self, fd: int, name: str) -> None:
+    def _lock_for_removal(self, fd: int, name: str, known: Mapping[str, Found]) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -321,7 +327,7 @@ class Store(Closing):
                 hint="remove it when the command that uses it has ended",
             ) from None
         # From here on nobody begins to use it; who needs it has said so already.
-        found = self.entries()
+        found = self._entries(known)
         for one in found:
             if name in one.needs:
                 raise LocalError(
@@ -352,10 +358,11 @@ class Store(Closing):
         if self.max_bytes is None:
             return needed
         found = self.entries()
+        known = _lasting(found)
         booted = _booted()
         for old in found:
             if old.seal is None and old.used < booted:
-                self._try_remove(old.name)
+                self._try_remove(old.name, known)
         free = self.max_bytes - sum(one.size for one in found)
         needed_by = Counter(name for one in found for name in one.needs)
         left = [one for one in found if not one.is_bundle]
@@ -364,7 +371,7 @@ class Store(Closing):
             if one is None:
                 break
             left.remove(one)
-            if self._try_remove(one.name):
+            if self._try_remove(one.name, known):
                 free += one.size
                 needed_by.subtract(one.needs)
         return free
@@ -374,10 +381,12 @@ class Store(Closing):
 
         What a bundle of this boot has written stays, and what it may need: it may be mounted.
         """
+        found = self.entries()
+        known = _lasting(found)
         removed = [
             Removed(one.name, one.size, one.fault)
-            for one in self.entries()
-            if one.seal is None and self._try_remove(one.name)
+            for one in found
+            if one.seal is None and self._try_remove(one.name, known)
         ]
         before = {one.name: one for one in self.entries()}
         self.make_room()
@@ -389,9 +398,9 @@ class Store(Closing):
         ]
         return removed
 
-    def _try_remove(self, name: str) -> bool:
+    def _try_remove(self, name: str, known: Mapping[str, Found]) -> bool:
         with contextlib.suppress(LocalError):
-            return self.remove(name)
+            return self._remove(name, known)
         return False
 
     def _look_at(self, name: str) -> Found | None:
@@ -426,6 +435,14 @@ class Store(Closing):
             if error.errno == errno.ELOOP:
                 return None
             raise
+
+
+def _lasting(found: Iterable[Found]) -> dict[str, Found]:
+    """Entries that need the same as long as they have their names, and are looked at once.
+
+    Those of bundles do not.
+    """
+    return {one.name: one for one in found if not one.is_bundle}
 
 
 def _content_of(entry: Entry) -> str:

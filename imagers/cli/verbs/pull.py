@@ -144,8 +144,7 @@ def command(  # one parameter an option
     measure = measuring.measure()
     init_data = measuring.read_init_data(tee)
     asked = broker.or_guests(user)
-    if policy is None and init_data is None:  # which is compared with the policy in force
-        measuring.check_policy(user.guest.policy)
+    measuring.check_images(user, policy, registry, is_vouched_for=init_data is not None)
     measuring.check_store(store.where(user))
     resources = asked.guest(
         tee,

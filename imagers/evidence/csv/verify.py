@@ -424,7 +424,11 @@ def claims_of(evidence: CSVEvidence) -> dict[str, JSON]:
         names += ["reserved0", "rtmr0", *_LOGGED, "reserved1"]
     claims |= {name: report.octets(name).hex() for name in names}
     if evidence.events is not None and report.version == 2:
-        claims["uefi_event_logs"] = events_as_json(evidence.events)
+        claims["uefi_event_logs"] = events_as_json(
+            [
+                one for one in evidence.events if 1 <= one.register <= len(_LOGGED)
+            ]  # others bind none
+        )
     return claims
 
 

@@ -35,7 +35,7 @@ __all__ = ["FIRMWARE_LOG", "RTMR", "TDXAttester", "read_firmware_log", "read_log
 _PROVIDER = "tdx_guest"
 FIRMWARE_LOG = Path("/sys/firmware/acpi/tables/data/CCEL")
 _REGISTERS = Path("/sys/devices/virtual/misc/tdx_guest/measurements")
-_RTMR_BYTES = 48
+_REGISTER_BYTES = 48
 
 
 class TDXAttester:
@@ -44,6 +44,7 @@ class TDXAttester:
     Args:
         tsm: directory of configfs-tsm.
         firmware_log, agent_log: files with records; one that is not there is left out.
+        registers: directory of the kernel's files, one a register (6.16 and newer).
         kernel: what the kernel does; tests have their own.
     """
 
@@ -54,12 +55,14 @@ class TDXAttester:
         tsm: Path = TSM_ROOT,
         firmware_log: Path = FIRMWARE_LOG,
         agent_log: Path = AGENT_LOG,
+        registers: Path = _REGISTERS,
         *,
         kernel: Kernel | None = None,
     ) -> None:
         self._tsm = tsm
         self._firmware_log = firmware_log
         self._agent_log = agent_log
+        self._registers = registers
         self._kernel = kernel
 
     def missing(self) -> str:
@@ -84,6 +87,15 @@ class TDXAttester:
             "cc_eventlog": None if log is None else b64encode(log).decode(),
         }
         return Evidence(self.tee, dict(body), report_data)
+
+    def read_config_id(self) -> bytes:
+        """MRCONFIGID, as the TDX module has it: a quote would be what the host says.
+
+        Raises:
+            NoTEE: the kernel gives no register.
+            LocalError: it may not be read, or is something else.
+        """
+        return _read_register(self._registers / "mrconfigid", self._kernel or Kernel())
 
 
 def read_logs(firmware_log: Path, agent: bytes) -> bytes | None:
@@ -115,6 +127,20 @@ def read_firmware_log(path: Path = FIRMWARE_LOG) -> bytes | None:
     return data
 
 
+def _read_register(path: Path, kernel: Kernel) -> bytes:
+    try:
+        value = kernel.read(path)
+    except FileNotFoundError:
+        raise NoTEE(
+            f"there is no {path}", hint="Linux has it from 6.16 on, in a guest of Intel TDX"
+        ) from None
+    except OSError as error:
+        raise LocalError(reason_of(error), path=str(path)) from error
+    if len(value) != _REGISTER_BYTES:
+        raise LocalError(f"expected {_REGISTER_BYTES} bytes, got {len(value)}", path=str(path))
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class RTMR:
     """RTMR 3: the register that neither firmware nor boot loader extends. See `Register`.
@@ -138,20 +164,7 @@ class RTMR:
             NoTEE: the kernel gives no register.
             LocalError: it may not be read, or is something else.
         """
-        try:
-            value = self.kernel.read(self._file)
-        except FileNotFoundError:
-            raise NoTEE(
-                f"there is no {self._file}",
-                hint="Linux has it from 6.16 on, in a guest of Intel TDX",
-            ) from None
-        except OSError as error:
-            raise LocalError(reason_of(error), path=str(self._file)) from error
-        if len(value) != _RTMR_BYTES:
-            raise LocalError(
-                f"expected {_RTMR_BYTES} bytes, got {len(value)}", path=str(self._file)
-            )
-        return value
+        return _read_register(self._file, self.kernel)
 
     def banks(self) -> tuple[str, ...]:
         """See `Register`."""

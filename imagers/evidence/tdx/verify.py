@@ -280,7 +280,9 @@ def claims_of(evidence: TDXEvidence) -> dict[str, JSON]:
         "init_data": quote.octets("mr_config_id").hex(),
     }
     if evidence.events is not None:
-        claims["uefi_event_logs"] = events_as_json(evidence.events)
+        claims["uefi_event_logs"] = events_as_json(
+            [one for one in evidence.events if 1 <= one.register <= len(_RTMRS)]  # others bind none
+        )
     return claims
 
 

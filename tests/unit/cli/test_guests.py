@@ -7,6 +7,7 @@ import re
 import shutil
 import ssl
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import trustme
 
 from imagers.cli.guests import budget_of
 from imagers.core import Budget
+from imagers.files import is_shared_with_host
 from imagers.model.digest import digest_of
 from imagers.settings import load_guest_config, read_settings
 from imagers.testing import EmbeddedBroker, EmbeddedRegistry
@@ -525,6 +527,64 @@ def test_policy_in_a_word_of_the_kernel_is_refused_as_the_hosts(guest):
     outcome = guest.pull(*kernel, ANYWAY)
     assert outcome.code == 0
     assert f"imagers: warning: {told}" in outcome.err
+
+
+@pytest.fixture
+def shared(guest, monkeypatch):  # noqa: ARG001 - the directory is its
+    """The files below a directory that the host shares."""
+    where = Path.cwd() / "shared"
+    where.mkdir()
+    mounts = Path.cwd().parent / "mounts"
+    mounts.write_text(f"1 1 0:1 / {where} rw - virtiofs share rw\n")
+    for module in ("imagers.files", "imagers.settings.guest"):
+        told = partial(is_shared_with_host, mounts=mounts)
+        monkeypatch.setattr(f"{module}.is_shared_with_host", told)
+    return where
+
+
+def test_policy_in_a_file_that_the_host_shares_is_refused_whoever_names_it(guest, shared):
+    (shared / "p.json").write_text(ACCEPT)
+    config = guest.config({"image_security_policy_uri": "shared/p.json"})
+    for words in (config, ("--policy", "shared/p.json"), ("--policy", f"file://{shared}/p.json")):
+        outcome = guest.pull(*words)
+        assert outcome.code == 21, words
+        assert "the policy comes from a file system that the host shares" in outcome.err
+        assert guest.registry.asked() == []
+        assert guest.pull(*words, ANYWAY).code == 0
+        guest.registry.requests.clear()
+
+
+def test_host_does_not_say_where_names_of_images_lead(guest, shared):
+    """It would get a login in plain text."""
+    Path("p.json").write_text(ACCEPT)
+    rules = {"registry_config": mirrored(guest.registry.address)}
+    (shared / "r.toml").write_text(mirrored_toml(guest.registry.address))
+    uri = {"registry_configuration_uri": "shared/r.toml"}
+    for found in (
+        guest.config(rules, "shared/c.json"),
+        guest.config(uri),
+        ("--image-rs-registries", "shared/r.toml"),
+    ):
+        words = (*found, "--policy", "p.json")
+        outcome = guest.pull(*words, name="r.example/team/app:v1")
+        assert outcome.code == 21, words
+        assert "where names of images lead comes from a file system that" in outcome.err
+        assert guest.registry.asked() == []
+        assert guest.pull(*words, ANYWAY, name="r.example/team/app:v1").code == 0
+        guest.registry.requests.clear()
+
+
+@pytest.mark.usefixtures("shared")
+def test_host_names_no_certificate_for_registries(guest, secure):
+    _, root = secure
+    Path("p.json").write_text(ACCEPT)
+    words = guest.config({"extra_root_certificates": [root]}, "shared/c.json")
+    outcome = guest.pull(*words, "--policy", "p.json")
+    assert outcome.code == 21
+    assert "a certificate for registries comes from a file system that the host" in outcome.err
+    assert guest.pull(*words, "--policy", "p.json", ANYWAY).code == 0
+    words = guest.config({"extra_root_certificates": [root]})
+    assert guest.pull(*words, "--policy", "p.json").code == 0
 
 
 def test_settings_of_a_file_are_measured_as_they_count(guest, secure, monkeypatch):

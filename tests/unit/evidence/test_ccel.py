@@ -54,6 +54,12 @@ def first(*algorithms, signature=b"Spec ID Event03\0", kind=3):
 SHA384_LOG = first((0x0C, 48))
 
 
+def test_event_without_a_digest_has_none_that_matches():
+    (event,) = parse_event_log(SHA384_LOG + record(9, 4, b"data"))
+    (said,) = events_as_json([event])
+    assert said["digest_matches_event"] is False
+
+
 @pytest.mark.parametrize("name", REGISTERS)
 def test_log_of_a_real_guest_gives_its_registers_and_events(name):
     algorithm, count, registers = REGISTERS[name]

@@ -11,6 +11,7 @@ import pytest
 from imagers.errors import EvidenceRejected, FormatError, LocalError
 from imagers.evidence.ccel import (
     MAX_LOG,
+    NO_ACTION,
     agent_event,
     digest_by,
     is_of_agent,
@@ -121,6 +122,16 @@ def test_event_whose_data_is_another_ones_does_not_count(register, path):
     path.write_bytes(make_record(14, event.digests, data))
     log.record("PullImage", CONTENT)
     assert register.extended == 2
+
+
+def test_event_that_extends_nothing_does_not_count(register, path):
+    """Log and register agree with it and without it: whoever wrote it would end the measuring."""
+    path.parent.mkdir()
+    data = agent_event("imagers", "PullImage", json.dumps(CONTENT, separators=(",", ":")))
+    record = make_record(14, {name: digest_by(name, data) for name in BANKS}, data)
+    path.write_bytes(record[:4] + NO_ACTION.to_bytes(4, "little") + record[8:])
+    MeasuredLog(register, path).record("PullImage", CONTENT)
+    assert register.extended == 1
 
 
 def test_event_of_another_register_does_not_count(register, path):

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stored bytes that are kept: they are checked as if they had been downloaded."""
 
+import errno
 import os
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -46,7 +48,7 @@ def pull(store, tmp_path):
         report = pull_image(
             named(source, no_signatures, pinned=True),
             tmp_path / f"bundle{count}",
-            options_for(ACCEPT, store=store, **more),
+            options_for(ACCEPT, **{"store": store, **more}),
             resources=Broker(),
             on_progress=on_progress,
         )
@@ -177,6 +179,52 @@ def test_what_has_no_room_is_not_kept(pull, store):
     source = plain_image(BASE, TOP)
     assert pull(source) == [False, False]
     assert pull(source) == [True, False]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A function: a store on a file system of 64 KiB, mounted as it is told."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "x", place], check=False
+    ).returncode:
+        pytest.skip("mounts are for root")
+    with SecretKey(b"k" * 32) as key, Store(place / "store", key) as store:
+
+        def mounted(options):
+            subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
+            return store
+
+        yield mounted
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("make", [encrypted_image, plain_image])
+def test_store_on_a_full_disk_keeps_what_fits_and_is_no_hindrance(pull, small, make):
+    store = small("rw")
+    source = make(BASE, TOP)
+    assert pull(source, store=store) == [False, False]
+    assert pull(source, store=store) == [True, False]
+    assert not [name for name in os.listdir(store.path) if name.startswith(".")]
+
+
+def test_store_that_can_only_be_read_is_no_hindrance(pull, small):
+    source = plain_image(BASE, TOP)
+    assert pull(source, store=small("ro")) == [False, False]
+    pull(source, store=small("rw"))
+    assert pull(source, store=small("ro")) == [True, False]
+
+
+def test_layer_that_cannot_be_sealed_is_not_kept(pull, store, monkeypatch):
+    source = plain_image(BASE, TOP)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("imagers.store.store.sync_file_system", full)
+    assert pull(source) == [False, False]
+    assert os.listdir(store.path) == []
 
 
 def test_sealed_facts_are_of_no_weight(pull, store):

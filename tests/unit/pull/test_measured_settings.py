@@ -108,6 +108,12 @@ def test_another_form_or_another_document_is_refused(document):
         parse_settings(document)
 
 
+def test_path_that_is_no_text_is_refused():
+    settings = MeasuredSettings(None, policy=str(digest_of(b"policy")), auth=("/auth\udcff",))
+    with pytest.raises(FormatError, match="settings document: a name in it is not UTF-8"):
+        settings.to_bytes()
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused(data):
     with pytest.raises(FormatError):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from imagers.core import Ownership
 from imagers.errors import DigestMismatch, LocalError
+from imagers.files import read_mounts
 from imagers.model.keys import SecretKey
 from imagers.pull.run import pull_image
 from imagers.pull.snapshots.table import load_snapshotter
@@ -39,9 +41,9 @@ MOUNTS = [
 def store(tmp_path):
     with SecretKey(b"k" * 32) as key, Store(tmp_path / "store", key) as store:
         yield store
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if (at := line.split()[4]).startswith(str(tmp_path)):
-            subprocess.run(["umount", "-l", at], check=True)
+    for mount in read_mounts():
+        if mount.point.startswith(str(tmp_path)):
+            subprocess.run(["umount", "-l", mount.point], check=True)
 
 
 @pytest.fixture(params=["plain", *MOUNTS])
@@ -118,6 +120,18 @@ def test_layer_of_two_images_is_made_once(pull, store, kind):
     assert (bundle / "rootfs/c").read_bytes() == b"3"
     assert (bundle / "rootfs/old").read_bytes() == b"x"
     assert len(names(store, kind)) == 3
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root gives files away")
+def test_tree_with_owners_of_one_kind_is_not_given_to_who_has_the_other(pull, monkeypatch):
+    """Root of a user's namespace gets no files that became that user's."""
+    source = plain_image(make_tar(TarEntry.file("file", b"", uid=33, gid=33)))
+    monkeypatch.setattr("imagers.pull.trees.ownership", lambda: Ownership.MINE)
+    assert pull(source)[0] == [False]
+    monkeypatch.undo()
+    kept, bundle, _ = pull(source)
+    assert kept == [False]
+    assert (bundle / "rootfs/file").stat().st_uid == 33
 
 
 def test_repeated_layers_keep_their_order(pull):

@@ -186,6 +186,34 @@ def test_room_is_not_made_of_what_a_bundle_has_written(make_store, put):
     assert store.make_room(100) == 50
 
 
+def test_room_is_made_of_many_while_each_is_looked_at_once(make_store, put, monkeypatch):
+    store = make_store(max_bytes=1000)
+    for number in range(10):
+        put(store, name_of(str(number))).close()
+    looked = []
+    look_at = store._look_at
+    monkeypatch.setattr(store, "_look_at", lambda name: looked.append(name) or look_at(name))
+    assert store.make_room(1000) == 1000
+    assert names(store) == []
+    assert len(looked) == 10
+
+
+def test_room_is_not_made_of_what_is_needed_since_a_moment_ago(make_store, put, monkeypatch):
+    store = make_store(max_bytes=100)
+    base, top = name_of("base"), name_of("top", "plain")
+    put(store, base).close()
+    remove = store._remove
+
+    def remove_late(name, known):
+        monkeypatch.undo()
+        put(store, top, needs=[base]).close()
+        return remove(name, known)
+
+    monkeypatch.setattr(store, "_remove", remove_late)
+    store.make_room(100)
+    assert set(names(store)) == {base, top}
+
+
 def test_store_without_a_limit_has_room(store):
     assert store.make_room(2**60) == 2**60
 
@@ -310,11 +338,11 @@ def test_entry_that_another_process_replaces_is_not_the_one_that_is_removed(
     put(store, name_of("a")).close()
     lock = type(store)._lock_for_removal
 
-    def replaced_first(self, fd, name):
+    def replaced_first(self, fd, name, *more):
         monkeypatch.setattr(type(store), "_lock_for_removal", lock)
         assert self.remove(name)
         put(self, name, b"new").close()
-        lock(self, fd, name)
+        lock(self, fd, name, *more)
 
     monkeypatch.setattr(type(store), "_lock_for_removal", replaced_first)
     assert store.remove(name_of("a")) is False

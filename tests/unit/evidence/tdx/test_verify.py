@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from imagers.errors import CouldNotVerify, EvidenceRejected, FormatError
 from imagers.evidence.appraise import appraise_claims
-from imagers.evidence.ccel import MAX_LOG, parse_event_log, replay
+from imagers.evidence.ccel import (
+    MAX_LOG,
+    agent_event,
+    join_logs,
+    make_header,
+    make_record,
+    parse_event_log,
+    replay,
+)
 from imagers.evidence.intel.certificates import parse_pck
 from imagers.evidence.intel.documents import EnclaveLevel, read_tcb_info
 from imagers.evidence.intel.engine import _check_signature, judge_tcb
@@ -337,6 +345,17 @@ def test_log_that_gives_the_registers_of_the_quote_is_a_claim(world):
     shorter = raw[:-600]
     with pytest.raises((EvidenceRejected, FormatError)):
         judged(world, parse(_json(quote, shorter)))
+
+
+@pytest.mark.parametrize("register", [0, 5, 14])
+def test_event_of_a_register_that_the_quote_has_not_is_no_claim(world, register):
+    """Nothing binds it, and in a PCR's place it would look like one."""
+    data = agent_event("imagers", "Settings", "{}")
+    record = make_record(register, {"SHA-384": sha384(data).digest()}, data)
+    quote = world.raw_quote(**FIELDS, **{f"rtmr_{at}": bytes(48) for at in range(4)})
+    body = _json(quote, join_logs(make_header(["SHA-384"]), record))
+    claims = judged(world, parse(body))
+    assert claims.values["uefi_event_logs"] == []
 
 
 def _json(quote, log=None):
