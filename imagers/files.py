@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Mount",
     "StagedFile",
+    "check_new",
     "has_name",
     "is_hidden_name",
     "is_shared_with_host",
@@ -145,6 +146,26 @@ def read_mounts(path: Path = _MOUNTS) -> list[Mount]:
     return found
 
 
+def check_new(path: Path | str) -> None:
+    """Raise where `write_new` would, as far as it can be told beforehand.
+
+    Raises:
+        LocalError: the name exists, or the directory that it would be in does not.
+    """
+    with local_errors(path):
+        os.stat(Path(path).absolute().parent)
+        if os.path.lexists(path):
+            raise _exists(path)
+
+
+def _exists(path: Path | str) -> LocalError:
+    return LocalError(
+        "exists, and nothing is written over a file",
+        path=str(path),
+        hint="choose another name, or move the old file away",
+    )
+
+
 def write_new(path: Path | str, data: bytes, *, mode: int) -> None:
     """Write a file to a name that does not exist yet; on failure nothing is left.
 
@@ -159,11 +180,7 @@ def write_new(path: Path | str, data: bytes, *, mode: int) -> None:
         try:
             descriptor = os.open(path, flags, mode)
         except FileExistsError:
-            raise LocalError(
-                "exists, and nothing is written over a file",
-                path=str(path),
-                hint="choose another name, or move the old file away",
-            ) from None
+            raise _exists(path) from None
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)

@@ -52,6 +52,7 @@ WORLD = {
         "core/together",  # how long to wait for threads that are to end
         "core/watch",
         "pull/ahead",
+        "pull/trace",
         "registry",
         "store",  # since when this machine runs
         "encrypt/schemes/providers",

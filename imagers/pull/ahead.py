@@ -31,6 +31,7 @@ from imagers.core import Cancellation, Resources
 from imagers.errors import Cancelled, IntegrityError, LocalError
 from imagers.files import local_errors, reason_of
 from imagers.model.closing import Closing
+from imagers.pull.trace import WAIT, traced
 from imagers.store.store import BLOB
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from imagers.core import CheckedLayer, Progress
     from imagers.model.image import Layer
     from imagers.model.stream import RawStream
+    from imagers.pull.trace import Trace
     from imagers.store.store import NewEntry
 
 __all__ = ["Arrived", "Check", "Keeping", "ReadAhead"]
@@ -91,12 +93,14 @@ class Arrived(Closing):
         checked: of a layer with a check; the stream may give other bytes by now.
         is_kept: they were there from an earlier pull.
         entry: where they may be kept.
+        is_direct: they come from their source while they are read.
     """
 
     stream: RawStream
     checked: CheckedLayer | None
     is_kept: bool = False
     entry: NewEntry | None = None
+    is_direct: bool = False
 
     def close(self) -> None:
         """Safe to call twice."""
@@ -118,6 +122,7 @@ class ReadAhead:
             and for layers that are local files, nothing is fetched ahead.
         cancellation: ends the waiting for a download.
         keeping: what is kept of the layers; None: nothing is.
+        trace: learns what was done when.
     """
 
     def __init__(
@@ -129,8 +134,10 @@ class ReadAhead:
         downloads: int,
         cancellation: Cancellation,
         keeping: Keeping | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self._layers = layers
+        self._trace = trace
         self._keeping = keeping
         self._checks = checks
         self._place = place
@@ -159,21 +166,24 @@ class ReadAhead:
             self._next = max(self._next, index + 1)
             file = self._files.pop(index, None)
             self._changed.notify_all()
-        check = self._checks[index]
+        check, layer = self._checks[index], self._layers[index]
         if file is not None:
-            return file.arrived(self._cancellation, show, waits=check is not None)
+            with traced(self._trace, WAIT, layer.index):
+                return file.arrived(self._cancellation, show, waits=check is not None)
         kept = self._open_kept(index, show)
         if kept is not None:
             return kept
-        stream = self._layers[index].open_raw()
+        with traced(self._trace, "request", layer.index):
+            stream = layer.open_raw()
         try:
             is_local = hasattr(stream, "fileno")
             if not (is_local or self._threads):
                 self._start()
             if is_local and check is not None:
-                return Arrived(stream, self._check_in_place(stream, check, show))
+                with traced(self._trace, "check", layer.index):
+                    return Arrived(stream, self._check_in_place(stream, check, show))
             if is_local or (check is None and self._keeping is None):
-                return Arrived(stream, None)
+                return Arrived(stream, None, is_direct=not is_local)
         except BaseException:
             stream.close()
             raise
@@ -195,7 +205,8 @@ class ReadAhead:
         if self._keeping is None or stream is None:
             return None
         try:
-            checked = self._check_in_place(stream, self._keeping.check(index), show)
+            with traced(self._trace, "check kept", self._layers[index].index):
+                checked = self._check_in_place(stream, self._keeping.check(index), show)
         except IntegrityError:
             stream.close()
             self._keeping.drop(index)
@@ -216,6 +227,7 @@ class ReadAhead:
             index,
             self._cancellation,
             None if keeping is None else lambda: keeping.prepare(index),
+            trace=self._trace,
         )
 
     def _check_in_place(
@@ -312,7 +324,10 @@ class _GrowingFile:
         index: int,
         cancellation: Cancellation,
         prepare: Callable[[], NewEntry | None] | None,
+        *,
+        trace: Trace | None,
     ) -> None:
+        self._trace = trace
         self._prepare = prepare
         self._entry: NewEntry | None = None
         self._changed = threading.Condition()
@@ -330,7 +345,8 @@ class _GrowingFile:
     def fetch(self, check: Check | None) -> None:
         """Fetch the layer, on the side of others; what goes wrong is the reader's."""
         try:
-            stream = self._layer.open_raw()
+            with traced(self._trace, "request", self._layer.index):
+                stream = self._layer.open_raw()
         except BaseException as error:  # noqa: BLE001  # raised where it is read
             self._end(error)
         else:
@@ -344,24 +360,26 @@ class _GrowingFile:
         show: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Take all of a stream, and close it; what goes wrong is the reader's."""
+
+        def on_progress(progress: Progress) -> None:
+            self._size = progress.bytes_in
+            show(progress.bytes_in)
+
+        checked = None
+        doing = "download" if check is None else "download and check"
         try:
             self._make_file()
-            if check is None:
-                self._copy(stream)
-                self._end(None)
-                return
-
-            def on_progress(progress: Progress) -> None:
-                self._size = progress.bytes_in
-                show(progress.bytes_in)
-
-            checked = check(
-                stream,
-                self._fd,
-                resources=resources,
-                on_progress=on_progress,
-                cancellation=self._cancellation,
-            )
+            with traced(self._trace, doing, self._layer.index):  # over before the reader goes on
+                if check is None:
+                    self._copy(stream)
+                else:
+                    checked = check(
+                        stream,
+                        self._fd,
+                        resources=resources,
+                        on_progress=on_progress,
+                        cancellation=self._cancellation,
+                    )
             self._end(None, checked)
         except BaseException as error:  # noqa: BLE001  # raised where it is read
             self._end(error)

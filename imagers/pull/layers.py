@@ -34,6 +34,7 @@ from imagers.model.descriptor import Platform
 from imagers.pull.ahead import ReadAhead
 from imagers.pull.blobs import KeptBlobs
 from imagers.pull.snapshots.snapshotter import Snapshotter
+from imagers.pull.trace import traced
 from imagers.pull.trees import Making, Trees, ownership
 from imagers.sign.policy_json import Policy
 from imagers.store import Store
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from imagers.pull.ahead import Arrived, Check
     from imagers.pull.plan import Plan, PlannedLayer
     from imagers.pull.staging import Staging
+    from imagers.pull.trace import Trace
 
 __all__ = ["PullOptions", "PulledLayer", "kept_trees", "open_layers", "sink_of"]
 
@@ -123,6 +125,7 @@ def open_layers(
     *,
     on_progress: OnProgress | None,
     cancellation: Cancellation,
+    trace: Trace | None,
 ) -> list[PulledLayer]:
     """Open every layer, each checked to its end.
 
@@ -147,34 +150,41 @@ def open_layers(
         downloads=min(downloads, options.budget.memory_bytes // _DOWNLOAD_BYTES),
         cancellation=cancellation,
         keeping=(blobs := _kept_blobs(plan, keys, options)),
+        trace=trace,
     ) as ahead:
         for index, planned in enumerate(plan.layers):
             with Watch(on_progress, planned.layer.what, planned.layer.descriptor.size) as watch:
                 watch.show(0)
                 opened, is_kept = found[index], True
-                if opened is None:
+                if opened is not None:
+                    with traced(trace, "kept", index):
+                        pass  # there is nothing to do
+                else:
                     with (
                         _making(trees, index, staging) as making,
                         ahead.open(wanted.index(index), _first_half(watch)) as arrived,
                     ):
                         is_kept = arrived.is_kept
+                        doing = "download and open" if arrived.is_direct else "open"
                         try:
-                            opened = making.opened = _open(
-                                planned,
-                                keys[index],
-                                arrived,
-                                making.sink,
-                                limits=allowance.limits,
-                                resources=options.budget.resources_of(1, jobs=1),
-                                watch=watch,
-                                cancellation=cancellation,
-                            )
+                            with traced(trace, doing, index):
+                                opened = making.opened = _open(
+                                    planned,
+                                    keys[index],
+                                    arrived,
+                                    making.sink,
+                                    limits=allowance.limits,
+                                    resources=options.budget.resources_of(1, jobs=1),
+                                    watch=watch,
+                                    cancellation=cancellation,
+                                )
                         except IntegrityError:
                             if blobs is not None and is_kept:
                                 blobs.drop(index)
                             raise
                         if blobs is not None and arrived.entry is not None:
-                            blobs.keep(index, arrived.entry, opened)
+                            with traced(trace, "keep", index):
+                                blobs.keep(index, arrived.entry, opened)
                 allowance.spend(
                     stored_size=opened.size,
                     tar_size=opened.tar_size + opened.hole_bytes,

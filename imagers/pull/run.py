@@ -34,6 +34,7 @@ from imagers.pull.layers import PulledLayer, PullOptions, kept_trees, open_layer
 from imagers.pull.named import NamedImage
 from imagers.pull.plan import make_plan
 from imagers.pull.staging import Staging, check_destination
+from imagers.pull.trace import Trace, traced
 from imagers.pull.trees import remove_stale_bundles
 from imagers.pull.trust import TrustDecision, TrustedImage
 from imagers.sign.decision import Explanation
@@ -86,13 +87,14 @@ def trust_image(
     *,
     on_explained: Callable[[Explanation], None] | None = None,
     on_step: Callable[[str], None] | None = None,
+    trace: Trace | None = None,
 ) -> TrustedImage:
     """Fetch manifest, signatures and config, and decide; no layer and no key is asked for.
 
     Args:
         on_explained: gets the tree of the policy's answer, whatever it is. For that signatures
             of every format are looked for; else only where and as far as the policy asks for them.
-        on_step: as for `pull_image`.
+        on_step, trace: as for `pull_image`.
 
     Raises:
         As `NamedImage.requirements`, the steps of `TrustDecision`, and the image's source.
@@ -107,25 +109,31 @@ def trust_image(
         options.platform or this_platform(),
         require_encrypted=options.require_encrypted,
     )
-    child = decision.receive_top(source.read_manifest())
-    if child is not None:
-        decision.receive_manifest(source.read_manifest(child.digest))
+    with traced(trace, "manifest"):
+        child = decision.receive_top(source.read_manifest())
+        if child is not None:
+            decision.receive_manifest(source.read_manifest(child.digest))
     manifest = decision.manifest
     found: Found = Found()
     if explain or requirements.needs_signatures:
         if on_step is not None:
             on_step("looks for signatures")
-        found = signatures(manifest.descriptor.digest)
+        with traced(trace, "signatures"):
+            found = signatures(manifest.descriptor.digest)
     index_found: Found | None = None
     if decision.index_digest is not None and (explain or requirements.formats(on_index=True)):
-        index_found = signatures(decision.index_digest)
+        with traced(trace, "signatures of the index"):
+            index_found = signatures(decision.index_digest)
     try:
-        decision.receive_signatures(found, index_found=index_found, now=datetime.now(UTC))
+        with traced(trace, "policy"):
+            decision.receive_signatures(found, index_found=index_found, now=datetime.now(UTC))
     finally:
+        if trace is not None:
+            trace.explanation = decision.explanation
         if on_explained is not None and decision.explanation is not None:
             on_explained(decision.explanation)
     check_config_size(manifest.config)
-    with source.open_blob(manifest.config, what="config") as stream:
+    with traced(trace, "config"), source.open_blob(manifest.config, what="config") as stream:
         decision.receive_config(read_all(stream, size=manifest.config.size))
     return decision.conclude()
 
@@ -142,6 +150,7 @@ def pull_image(
     measure: Measure | None = None,
     on_progress: OnProgress | None = None,
     cancellation: Cancellation | None = None,
+    trace: Trace | None = None,
 ) -> PullReport:
     """Verify an image, decrypt it and let it appear as an OCI bundle at `bundle`.
 
@@ -155,6 +164,7 @@ def pull_image(
         on_trusted, on_step, on_progress: news for a user interface, told in this thread. A step
             says what is done now, in words, before there are layers to work on.
         cancellation: ends the work within about 100 ms.
+        trace: learns what was done when, also where it fails.
 
     Raises:
         VerificationError, IntegrityError, FormatError, Unsupported: the image is not what
@@ -169,7 +179,9 @@ def pull_image(
     bundle = bundle.absolute()
     check_destination(bundle)
     cancellation = cancellation or Cancellation()
-    trusted = trust_image(image, options, on_step=on_step)
+    trusted = trust_image(image, options, on_step=on_step, trace=trace)
+    if trace is not None:
+        trace.trusted = trusted
     if on_trusted is not None:
         on_trusted(trusted)
     plan = make_plan(trusted, image.source)
@@ -180,22 +192,34 @@ def pull_image(
         remove_stale_bundles(options.store)
     # Steps 7 and 8 of trust.py: all keys first, then the layers.
     with (
-        _layer_keys(plan, unwrappers, resources) as keys,
+        _layer_keys(plan, unwrappers, resources, trace) as keys,
         Staging(bundle) as staging,
         kept_trees(plan, keys, options) as trees,
     ):
         layers = open_layers(
-            plan, keys, staging, options, trees, on_progress=on_progress, cancellation=cancellation
+            plan,
+            keys,
+            staging,
+            options,
+            trees,
+            on_progress=on_progress,
+            cancellation=cancellation,
+            trace=trace,
         )
         if trees is not None:
-            trees.compose(staging, bundle)
+            with traced(trace, "compose"):
+                trees.compose(staging, bundle)
         record = None if measure is None else _measured(trusted, options.policy, keys)
-        _publish(trusted, staging, measure, record)
+        _publish(trusted, staging, measure, record, trace)
     return PullReport(trusted, tuple(layers))
 
 
 def _publish(
-    trusted: TrustedImage, staging: Staging, measure: Measure | None, record: JSON
+    trusted: TrustedImage,
+    staging: Staging,
+    measure: Measure | None,
+    record: JSON,
+    trace: Trace | None,
 ) -> None:
     config = make_runtime_config(
         trusted.config,
@@ -203,15 +227,17 @@ def _publish(
         group=_read_below(staging.root_fd, "group"),
         owner=(os.geteuid(), os.getegid()),
     )
-    _make_working_directory(trusted, staging)
+    with traced(trace, "working directory"):
+        _make_working_directory(trusted, staging)
     if measure is not None:
-        measure.record("PullImage", record)
-    staging.publish(config)
+        with traced(trace, "measure"):
+            measure.record("PullImage", record)
+    staging.publish(config, trace=trace)
 
 
 def _measured(trusted: TrustedImage, policy: Policy, keys: LayerKeys) -> JSON:
     """What is measured of a pull: the same for the same image, policy and keys."""
-    names: list[JSON] = [*sorted({name for key in keys if key is not None for name in key.names})]
+    names: list[JSON] = [*_names_of(keys)]
     return {
         "image": str(trusted.manifest.descriptor.digest),
         "top": str(trusted.top_digest),
@@ -219,6 +245,10 @@ def _measured(trusted: TrustedImage, policy: Policy, keys: LayerKeys) -> JSON:
         "policy": str(policy.digest),
         "keys": names,
     }
+
+
+def _names_of(keys: LayerKeys) -> tuple[str, ...]:
+    return tuple(sorted({name for key in keys if key is not None for name in key.names}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,24 +276,27 @@ class _TrustedOnly:
 
 @contextmanager
 def _layer_keys(
-    plan: Plan, unwrappers: Sequence[KeyUnwrapper], resources: ResourceStore | None
+    plan: Plan,
+    unwrappers: Sequence[KeyUnwrapper],
+    resources: ResourceStore | None,
+    trace: Trace | None,
 ) -> Iterator[LayerKeys]:
     """Every layer's key, None for plain ones; wiped when the block ends."""
     trusted = plan.trusted
     layers = [planned.layer for planned in plan.layers]
     with ExitStack() as stack:
-        asked = list(unwrappers)
-        if resources is not None:
-            store = _TrustedOnly(resources, trusted)
-            packets = packets_of(layers)
-            asked.append(stack.enter_context(BrokerKeyUnwrapper(store, packets)))
-        yield stack.enter_context(
-            unwrap_layer_keys(
-                layers,
-                asked,
-                manifest_digest=trusted.manifest.descriptor.digest,
+        with traced(trace, "keys"):
+            asked = list(unwrappers)
+            if resources is not None:
+                store = _TrustedOnly(resources, trusted)
+                packets = packets_of(layers)
+                asked.append(stack.enter_context(BrokerKeyUnwrapper(store, packets)))
+            keys = stack.enter_context(
+                unwrap_layer_keys(layers, asked, manifest_digest=trusted.manifest.descriptor.digest)
             )
-        )
+        if trace is not None:
+            trace.key_names = _names_of(keys)
+        yield keys
 
 
 def _make_working_directory(trusted: TrustedImage, staging: Staging) -> None:

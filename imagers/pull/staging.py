@@ -23,12 +23,15 @@ from imagers.errors import LocalError
 from imagers.files import local_errors, reason_of, sync_file_system
 from imagers.layout.guarded import open_guarded
 from imagers.layout.staged_directory import StagedDirectory, remove_abandoned
+from imagers.pull.trace import traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
     from typing import Self
+
+    from imagers.pull.trace import Trace
 
 __all__ = ["Staging", "check_destination"]
 
@@ -171,7 +174,7 @@ class Staging:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open("rootfs", flags, dir_fd=self.place_fd)
 
-    def publish(self, config: bytes) -> None:
+    def publish(self, config: bytes, *, trace: Trace | None = None) -> None:
         """Write config.json and let the bundle appear.
 
         Raises:
@@ -189,9 +192,11 @@ class Staging:
                 file.write(config)
             # A rename may reach the disk before the data of the files: after a power cut
             # the bundle would be there with holes. So the data goes first.
-            sync_file_system(self.root_fd)
-            sync_file_system(self._place.fd)
-            self._place.publish()
+            with traced(trace, "sync"):
+                sync_file_system(self.root_fd)
+                sync_file_system(self._place.fd)
+            with traced(trace, "publish"):
+                self._place.publish()
             self._release = None
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):

@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages of a broker in a real browser, by what people want of them."""
 
-import os
-import shutil
-
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -14,13 +9,7 @@ from imagers.errors import KeyRefused
 from imagers.model.digest import digest_of
 from imagers.testing.broker import EmbeddedBroker
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="no browser: apt-get install chromium chromium-driver"
-    ),
-    pytest.mark.timeout(180),
-]
+pytestmark = pytest.mark.timeout(180)
 KEY, OTHER = "kbs:///default/app/key", "kbs:///default/app/other"
 SIZES = {"wide": (1200, 900), "of a telephone": (360, 700)}
 
@@ -36,26 +25,6 @@ def broker():
             with pytest.raises(KeyRefused):
                 guest.get(OTHER, manifest_digest=digest_of(b"image"))
         yield one
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    home = tmp_path_factory.mktemp("chromium")
-    for one in (
-        "headless", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-        "disable-background-networking", "disable-component-update", "disable-dev-shm-usage",
-        f"user-data-dir={home}",
-    ):  # fmt: skip
-        options.add_argument(f"--{one}")
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.implicitly_wait(10)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from imagers import files
 from imagers.errors import FormatError, LocalError
 from imagers.files import (
     StagedFile,
+    check_new,
     is_shared_with_host,
     local_errors,
     open_regular,
@@ -218,6 +219,15 @@ def test_write_new_over_a_file_changes_nothing(tmp_path):
         write_new(path, b"new", mode=0o600)
     assert caught.value.path == str(path)
     assert path.read_bytes() == b"old"
+
+
+def test_check_new_refuses_what_write_new_would(tmp_path):
+    check_new(tmp_path / "free")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(LocalError, match="nothing is written over a file"):
+        check_new(tmp_path / "dangling")
+    with pytest.raises(LocalError, match="no such file or directory"):
+        check_new(tmp_path / "missing" / "file")
 
 
 def test_write_new_on_a_full_disk_leaves_nothing_and_names_the_path(tmp_path, monkeypatch):

@@ -35,14 +35,14 @@ must be missing or empty, in a directory that only you and root can change.
   --require-encrypted         fail if a layer is not encrypted
   --stream                    open layers as they come and check them at the end
   --no-store, --store DIR, --store-place KIND, --store-size SIZE,
-  --store-key KEY, --snapshotter NAME
-                              what is kept for the next pull: "imagers store"
+  --store-key KEY, --snapshotter NAME  kept for next time: "imagers store"
   --platform OS/ARCH[/VAR]    which image of an index; default: this machine's
   --jobs N                    layers downloaded at the same time; default: 3
   --creds USER:PASSWORD, --tls-verify BOOL, --registry-ca FILE, --cert-dir DIR,
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE, --ranges N,
   --memory SIZE               as for "imagers copy"; memory: "imagers encrypt"
   --insecure-test-root TEE=FILE, --tee sample  for tests
+  --trace FILE                a page with decision and timeline of the pull
   --json                      the result as JSON
   -q, -v, -h                  quiet, verbose, this text
 
@@ -55,7 +55,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,8 +88,10 @@ from imagers.cli.signatures import policy_for, policy_option, print_trusted, reg
 from imagers.cli.stores import StoreOptions, keeping_options
 
 if TYPE_CHECKING:
+    from imagers.cli.trace_page import TraceFile
     from imagers.core import Budget
     from imagers.pull.run import PullReport
+    from imagers.pull.trace import Trace
     from imagers.pull.trust import TrustedImage
     from imagers.settings import Settings
 
@@ -113,6 +115,7 @@ __all__ = ["command"]
 @budget_options
 @keeping_options
 @reading_options
+@click.option("--trace", metavar="FILE")
 @json_option
 def command(  # one parameter an option
     *,
@@ -132,6 +135,7 @@ def command(  # one parameter an option
     budget: Budget,
     store: StoreOptions,
     registry: RegistryOptions,
+    trace: str | None,
     as_json: bool,
 ) -> None:
     """See the module."""
@@ -155,13 +159,23 @@ def command(  # one parameter an option
     if settings is not None:
         settle(settings, init_data, measure)
     start = time.perf_counter()
+    file: TraceFile | None = None
     with ExitStack() as stack:
+        if trace is not None:
+            from imagers.cli.trace_page import TraceFile
+
+            address = None if asked.url is None else asked.url.value
+            file = stack.enter_context(
+                TraceFile(trace, reference=ref, bundle=bundle, broker=address)
+            )
         if resources is not None:
             stack.enter_context(resources)
         image = stack.enter_context(
             open_named(ref, registry, registries_d, user=user, resources=resources)
         )
         path, document = policy_for(image, policy, user, resources)
+        if file is not None:
+            file.policy = path
         options = PullOptions(
             policy=document,
             platform=parse_platform(platform),
@@ -180,6 +194,9 @@ def command(  # one parameter an option
             options = replace(options, store=kept.store, snapshotter=kept.snapshotter)
         bar = stack.enter_context(ProgressBar("pull"))
 
+        if file is not None:
+            file.trace.note("set-up", since=0)
+
         def on_trusted(trusted: TrustedImage) -> None:
             bar.add(sum(layer.size for layer in trusted.manifest.layers))
 
@@ -193,12 +210,14 @@ def command(  # one parameter an option
             on_trusted=on_trusted,
             on_step=bar.step,
             on_progress=bar.show,
+            trace=None if file is None else file.trace,
         )
     if as_json:
         seconds = round(time.perf_counter() - start, 3)
         places = {"bundle": bundle, "reference": image.source.name, "policy": path}
         told = {"seconds": seconds, "streamed": stream, "measured": measuring.register}
-        print_json(places | told | _facts(report))
+        spans = {} if file is None else {"trace": _spans(file.trace)}
+        print_json(places | told | _facts(report) | spans)
     else:
         _print_report(report, path, bundle, time.perf_counter() - start)
 
@@ -230,6 +249,13 @@ def _facts(report: PullReport) -> dict[str, object]:
             for layer in report.layers
         ],
     }
+
+
+def _spans(trace: Trace) -> list[dict[str, object]]:
+    return [
+        asdict(span) | {"start": round(span.start, 6), "end": round(span.end, 6)}
+        for span in trace.spans
+    ]
 
 
 def _print_report(report: PullReport, policy: str, bundle: str, seconds: float) -> None:

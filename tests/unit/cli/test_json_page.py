@@ -387,6 +387,7 @@ def test_what_every_verb_prints_is_on_the_page_and_the_reverse(
     kernel = partial(RTMR, kernel=Registers())
     monkeypatch.setattr("imagers.evidence.tdx.collect.RTMR", kernel)
     words = ("--policy", accept, "--platform", "linux/amd64", "--measure", "rtmr:3")
+    words = (*words, "--trace", "trace.html")
     made("pull", labelled, "bundle", *words)
     make_keys(made)
     sign_and_verify(made, pushed)

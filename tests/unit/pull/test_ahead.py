@@ -16,6 +16,7 @@ from imagers.model.digest import digest_of
 from imagers.model.image import Layer
 from imagers.model.media import OCI_LAYER
 from imagers.pull.ahead import ReadAhead
+from imagers.pull.trace import WAIT, Trace
 
 PATIENCE_S = 60
 COUNT = 6
@@ -108,7 +109,7 @@ def check_of(layer):
     return partial(check_layer, expected=layer.descriptor, cipher=None, hmac=None, what=layer.what)
 
 
-def ahead_of(source, place, downloads=3, cancellation=None, *, checked=False):
+def ahead_of(source, place, downloads=3, cancellation=None, *, checked=False, trace=None):
     layers = source.layers()
     return ReadAhead(
         layers,
@@ -116,7 +117,37 @@ def ahead_of(source, place, downloads=3, cancellation=None, *, checked=False):
         place,
         downloads=downloads,
         cancellation=cancellation or Cancellation(),
+        trace=trace,
     )
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_trace_tells_a_download_from_the_wait_for_it(source, place, checked):
+    trace = Trace()
+    with ahead_of(source, place, checked=checked, trace=trace) as ahead:
+        ahead.open(0).close()
+        source.wait_for(3)  # both of them are there, or on their way
+        for index in (1, 2):
+            with ahead.open(index) as arrived:
+                read_all(arrived.stream)
+    name = "download and check" if checked else "download"
+    for index in (1, 2):
+        mine = {span.name: span for span in trace.spans if span.layer == index}
+        assert {"request", name, WAIT} <= set(mine)
+        assert mine[name].thread.startswith("download-")
+        assert mine[WAIT].thread == threading.current_thread().name
+        if checked:
+            assert mine[name].end <= mine[WAIT].end  # so that the one is found by the other
+
+
+def test_trace_tells_a_check_of_a_local_file(source, place, tmp_path):
+    path = tmp_path.parent / "blob"
+    path.write_bytes(source.data[0])
+    source.open_raw_blob = lambda *_, **__: path.open("rb", buffering=0)
+    trace = Trace()
+    with ahead_of(source, place, checked=True, trace=trace) as ahead:
+        ahead.open(0).close()
+    assert [(span.name, span.layer) for span in trace.spans] == [("request", 0), ("check", 0)]
 
 
 @pytest.mark.parametrize("downloads", [1, 2, 3, 20])

@@ -56,6 +56,7 @@ from imagers.model.media import (
 from imagers.model.reference import parse_reference
 from imagers.pull.named import NamedImage
 from imagers.pull.run import PullOptions, pull_image, trust_image
+from imagers.pull.trace import Trace
 from imagers.pull.trust import Basis
 from imagers.sign.formats.sigstore import sign_payload
 from imagers.sign.found import CouldNotLook, Found
@@ -687,6 +688,61 @@ def test_pull_goes_on_where_a_registry_broke_off(bundle, stream):
         asked = [one.status for one in registry.requests if path in one.path]
     assert asked[-2:] == [200, 206]
     assert (bundle / "rootfs" / "big").read_bytes() == BIG
+
+
+def works_of(trace):
+    """The layers by the work that was done on them."""
+    works = {}
+    for span in trace.spans:
+        works.setdefault(span.name, []).append(span.layer)
+    return works
+
+
+@pytest.mark.parametrize(
+    ("stream", "works"),
+    [
+        (False, {"download and check": [0, 1], "open": [0, 1]}),
+        (True, {"download and open": [0, 1]}),
+    ],
+    ids=["checked", "streamed"],
+)
+def test_trace_has_each_work_of_a_pull(source, bundle, stream, works):
+    trace = Trace()
+    pull_image(
+        named(source, no_signatures, pinned=True),
+        bundle,
+        options_for(ACCEPT, stream=stream, budget=Budget(jobs=1)),
+        resources=Store(),
+        trace=trace,
+    )
+    once = ("manifest", "policy", "config", "keys", "working directory", "sync", "publish")
+    # No signatures: the policy asks for none.
+    assert works_of(trace) == works | {"request": [0, 1]} | {name: [None] for name in once}
+    assert trace.key_names == (KID,)
+    assert trace.trusted is not None
+    assert trace.explanation.decision is not None
+
+
+def test_trace_does_not_change_what_is_asked(source, bundle):
+    pull_image(
+        named(source, no_signatures, pinned=True),
+        bundle,
+        options_for(ACCEPT),
+        resources=Store(),
+        trace=Trace(),
+    )
+    assert source.asked == ["manifest", "config", "layer 1 of 2", "layer 2 of 2"]
+
+
+def test_trace_of_a_refusal_says_how_far_it_came(source, bundle, key):
+    trace = Trace()
+    image = named(source, lambda _: Found.everywhere([]))
+    with pytest.raises(NoSignature):
+        pull_image(image, bundle, signed_options(key), trace=trace)
+    assert list(works_of(trace)) == ["manifest", "signatures", "policy"]
+    assert trace.explanation is not None
+    assert trace.explanation.decision is None
+    assert (trace.trusted, trace.key_names) == (None, ())
 
 
 @pytest.mark.parametrize("encrypted", [True, False], ids=["encrypted", "plain"])

@@ -163,3 +163,34 @@ def test_pull_of_a_broker_that_is_no_url_measures_nothing(run, plain, accept, mo
     words = ("--policy", accept, "--measure", "rtmr:3", "--broker", "h.example")
     assert run("pull", plain, "bundle", *words).code == 2
     assert not Path("eventlog").exists()
+
+
+def test_pull_trace_is_a_page_and_in_the_document(run, sealed, accept, keys):
+    words = ("--policy", accept, "--decryption-key", keys / "r2048.key", "--trace", "t.html")
+    outcome = run("pull", sealed, "bundle", *words, "--json")
+    assert outcome.code == 0
+    spans = outcome.json()["trace"]
+    assert spans[0]["name"] == "set-up"
+    assert [one["layer"] for one in spans if one["name"] == "open"] == [0, 1, 2]
+    assert all(0 <= one["start"] <= one["end"] for one in spans)
+    page = Path("t.html").read_text()
+    assert outcome.json()["digest"] in page
+    assert "layer 3 of 3" in page
+    assert "trace" not in run("pull", sealed, "again", *words[:4], "--json").json()
+
+
+def test_pull_that_fails_leaves_a_trace_of_how_far_it_came(run, sealed, accept):
+    outcome = run("pull", sealed, "bundle", "--policy", accept, "--trace", "t.html")
+    assert outcome.code == 30
+    page = Path("t.html").read_text()
+    assert "is encrypted" in page
+    assert "accepts anything" in page
+    assert not Path("bundle").exists()
+
+
+def test_pull_trace_of_a_name_that_is_taken_pulls_nothing(run, plain, accept):
+    Path("t.html").write_text("old")
+    outcome = run("pull", plain, "bundle", "--policy", accept, "--trace", "t.html")
+    assert outcome.code == 13
+    assert "nothing is written over a file" in outcome.err
+    assert os.listdir() == ["t.html"]
