@@ -262,11 +262,20 @@ def run(arguments: list[str]) -> int:
     try:
         return _run(arguments, ending)  # also while an error is being told
     except (KeyboardInterrupt, click.Abort, _Terminated) as error:
-        if sys.stderr.isatty():
-            click.echo(err=True)  # ends the line with the ^C, or with a question
-        if isinstance(error, _Terminated):
-            return ending.fail("Terminated", "terminated", None, _TERMINATED)
-        return ending.fail("Interrupted", "interrupted", None, _INTERRUPTED)
+        return _ended_by(error, ending)
+    except RuntimeError as error:
+        # Of Python before 3.12, where it came while a class was being made.
+        if not isinstance(error.__cause__, (KeyboardInterrupt, _Terminated)):
+            raise
+        return _ended_by(error.__cause__, ending)
+
+
+def _ended_by(signalled: BaseException, ending: _Ending) -> int:
+    if sys.stderr.isatty():
+        click.echo(err=True)  # ends the line with the ^C, or with a question
+    if isinstance(signalled, _Terminated):
+        return ending.fail("Terminated", "terminated", None, _TERMINATED)
+    return ending.fail("Interrupted", "interrupted", None, _INTERRUPTED)
 
 
 def _run(arguments: list[str], ending: _Ending) -> int:

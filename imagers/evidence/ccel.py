@@ -139,20 +139,18 @@ class Event:
         return _TYPES.get(self.kind, f"{self.kind:#010x}")
 
 
-class _CutOff(FormatError):
-    """The bytes end before the record does."""
-
-
 class _Reader:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 0
+        self.is_cut_off = False  # the bytes end before a record does
 
     def take(self, size: int) -> bytes:
         end = self.at + size
         if end > len(self.data):
             left = len(self.data) - self.at
-            raise _CutOff(
+            self.is_cut_off = True
+            raise FormatError(
                 f"expected {size} bytes at {self.at}, got {left}: it is cut off", what=_WHAT
             )
         part = self.data[self.at : end]
@@ -221,10 +219,13 @@ def parse_records(data: bytes) -> tuple[tuple[Event, ...], tuple[int, ...]]:
     reader = _Reader(data)
     events: list[Event] = []
     ends: list[int] = []
-    with suppress(_CutOff):
+    try:
         while reader.at < len(data):
             events.append(_read_event(reader, _SIZES))
             ends.append(reader.at)
+    except FormatError:
+        if not reader.is_cut_off:
+            raise
     return tuple(events), tuple(ends)
 
 

@@ -38,6 +38,7 @@ class KeptBlobs:
         layers: of the image.
         stored_as: of each of them.
         checks: on whose word they will be kept.
+        full_checks: what each of them goes through when it was kept.
     """
 
     def __init__(

@@ -292,6 +292,8 @@ def outside(tmp_path):
         "here",
         "home",
         "images",
+        "run",
+        "store",
         "tmp",
     }
 
