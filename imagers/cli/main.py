@@ -104,6 +104,7 @@ _INTERRUPTED = 130
 _TERMINATED = 143
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 _AGAIN_S = 0.01
+_LOOK_S = 0.3  # whether what was raised is on its way
 _GRACE_S = 3.0  # 10 000 staged files are removed in 0.3 s
 
 
@@ -187,11 +188,16 @@ class _Signals:
 
     An impatient second Ctrl-C would interrupt the removal of a staging place. After the
     grace they count again.
+
+    What they raise may get lost: Python drops it where it comes while an object is finalized, a
+    stream for one, and says so only in some cases. So it is looked for a moment later: where no
+    exception is being handled, none is on its way, and it is raised again.
     """
 
     def __init__(self) -> None:
         self._last = -_GRACE_S
         self._lost: type[BaseException] = _Interrupted
+        self.is_told = False
 
     def install(self) -> None:
         for number in _SIGNALS:
@@ -208,12 +214,18 @@ class _Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if number == signal.SIGALRM:
-            raise self._lost
+        if self.is_told:
+            return
         now = time.monotonic()
-        if now - self._last >= _GRACE_S:
+        is_new = number != signal.SIGALRM and now - self._last >= _GRACE_S
+        if is_new:
             self._last = now
-            raise _Interrupted if number == signal.SIGINT else _Terminated
+            self._lost = _Interrupted if number == signal.SIGINT else _Terminated
+        elif number != signal.SIGALRM:
+            return
+        signal.setitimer(signal.ITIMER_REAL, _LOOK_S)
+        if is_new or sys.exc_info()[1] is None:
+            raise self._lost
 
 
 def _show_warning(  # noqa: PLR0917  # the shape that `warnings` asks for
@@ -256,21 +268,27 @@ class _Ending:
         return exit_code
 
 
-def run(arguments: list[str]) -> int:
-    """Run the program; its exit code."""
+def run(arguments: list[str], signals: _Signals | None = None) -> int:
+    """Run the program; its exit code.
+
+    Args:
+        signals: what raises for them; None: nobody.
+    """
     ending = _Ending(arguments)
     try:
         return _run(arguments, ending)  # also while an error is being told
     except (KeyboardInterrupt, click.Abort, _Terminated) as error:
-        return _ended_by(error, ending)
+        return _ended_by(error, ending, signals)
     except RuntimeError as error:
         # Of Python before 3.12, where it came while a class was being made.
         if not isinstance(error.__cause__, (KeyboardInterrupt, _Terminated)):
             raise
-        return _ended_by(error.__cause__, ending)
+        return _ended_by(error.__cause__, ending, signals)
 
 
-def _ended_by(signalled: BaseException, ending: _Ending) -> int:
+def _ended_by(signalled: BaseException, ending: _Ending, signals: _Signals | None) -> int:
+    if signals is not None:
+        signals.is_told = True
     if sys.stderr.isatty():
         click.echo(err=True)  # ends the line with the ^C, or with a question
     if isinstance(signalled, _Terminated):
@@ -368,8 +386,9 @@ def main() -> NoReturn:
         from imagers.settings import hide_secrets
 
         hide_secrets()
-    _Signals().install()
-    code = run(sys.argv[1:])
+    signals = _Signals()
+    signals.install()
+    code = run(sys.argv[1:], signals)
     # All is said and done: a signal while Python takes itself down would only spoil the code.
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -113,6 +113,7 @@ def test_every_verb_is_found_and_has_help():
 def test_signals_unwind_once_and_then_wait_for_the_grace(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(main.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(main.signal, "setitimer", lambda *_: None)
     signals = main._Signals()
     with pytest.raises(KeyboardInterrupt):
         signals._handle(signal.SIGINT, None)
@@ -121,6 +122,22 @@ def test_signals_unwind_once_and_then_wait_for_the_grace(monkeypatch):
     now[0] += 3.0
     with pytest.raises(main._Terminated):
         signals._handle(signal.SIGTERM, None)
+
+
+def test_signal_that_was_lost_without_a_word_comes_again_and_one_on_its_way_does_not(monkeypatch):
+    timers = []
+    monkeypatch.setattr(main.signal, "setitimer", lambda _, seconds: timers.append(seconds))
+    signals = main._Signals()
+    try:
+        signals._handle(signal.SIGTERM, None)
+    except main._Terminated:
+        signals._handle(signal.SIGALRM, None)  # the clean-up goes on
+    assert len(timers) == 2
+    with pytest.raises(main._Terminated):
+        signals._handle(signal.SIGALRM, None)
+    signals.is_told = True
+    signals._handle(signal.SIGALRM, None)
+    assert len(timers) == 3
 
 
 def test_import_of_the_library_and_of_the_command_changes_no_signal():
@@ -156,6 +173,7 @@ def test_signal_that_a_destructor_swallowed_comes_again(monkeypatch, capfd):
         with pytest.raises(KeyboardInterrupt):
             work()
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert capfd.readouterr().err == ""
