@@ -38,6 +38,8 @@ class Guest:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.here),
+            "IMAGERS_STORE": str(self.here / "store"),
+            "XDG_RUNTIME_DIR": str(self.here),
             "AA_TPM_DEVICE": str(self.device),
             "AAEL_PATH": str(self.log),
         }
@@ -96,6 +98,7 @@ def guest(device, tmp_path_factory):
     guest.run("attest", "ak", "request", "--output", "request.json")
     guest.first = guest.pull("one", "first")
     guest.evidence()
+    guest.verify()  # which writes what is right, whichever test comes first here
     return guest
 
 
