@@ -57,6 +57,7 @@ WORLD = {
         "store",  # since when this machine runs
         "encrypt/schemes/providers",
         "evidence/veraison",  # how long to wait for a result
+        "evidence/agent",  # for an answer
     },
 }
 # Who may read the environment, print, exit.
