@@ -120,7 +120,8 @@ class Arrived(Closing):
         self.stream.close()
         if self.checked is not None:
             self.checked.close()
-        if self.entry is not None:
+        # What may still be written to is closed with its file, by whoever is last.
+        if self.entry is not None and not isinstance(self.stream, _Reader):
             self.entry.close()
 
 
@@ -382,18 +383,25 @@ class _GrowingFile:
         entry = None if self._keeping is None else self._keeping.resume(self._index)
         if entry is None:
             return False
-        self._take(entry)
         self._resumed = entry.there
+        self._take(entry)
         return True
 
     def _take(self, entry: NewBlob) -> None:
-        with self._changed:
-            self._entry = entry
-            if self._closed:
-                raise Cancelled("cancelled")
-            self._waits = self._waits or entry.there > 0
-            self._fd = os.dup(entry.blob_fd)
-            self._changed.notify_all()
+        try:
+            with self._changed, local_errors(_STORE, f"cannot keep {self._layer.what}"):
+                self._check_open()
+                self._fd = os.dup(entry.blob_fd)
+                self._entry = entry
+                self._waits = self._waits or entry.there > 0
+                self._changed.notify_all()
+        except BaseException:
+            entry.close()
+            raise
+
+    def _check_open(self) -> None:
+        if self._closed:  # and so, perhaps, is the place, and the store
+            raise Cancelled("cancelled")
 
     def resume(self, resources: Resources, show: Callable[[int], None] = lambda _: None) -> None:
         """Take the rest of the layer; where all of it is wrong, begin again, once."""
@@ -499,18 +507,16 @@ class _GrowingFile:
 
     def _make_file(self) -> None:
         entry = None if self._keeping is None else self._keeping.prepare(self._index)
-        with local_errors(_PLACE, f"cannot keep {self._layer.what}"):
-            if entry is not None:
-                self._take(entry)
-                return
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            with self._changed:
-                if self._closed:  # and so, perhaps, is the place
-                    raise Cancelled("cancelled")
-                name = f"layer-{self._index}"
-                self._fd = os.open(name, flags, 0o600, dir_fd=self._place)
-                os.unlink(name, dir_fd=self._place)
-                self._changed.notify_all()
+        if entry is not None:
+            self._take(entry)
+            return
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        name = f"layer-{self._index}"
+        with local_errors(_PLACE, f"cannot keep {self._layer.what}"), self._changed:
+            self._check_open()
+            self._fd = os.open(name, flags, 0o600, dir_fd=self._place)
+            os.unlink(name, dir_fd=self._place)
+            self._changed.notify_all()
 
     def _write(self, piece: memoryview) -> None:
         try:

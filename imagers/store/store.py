@@ -34,6 +34,7 @@ import hashlib
 import os
 import re
 import stat
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -212,33 +213,34 @@ class NewBlob(NewEntry):
     Attributes:
         blob_fd: of the file with the bytes, open for reading and writing; this object keeps it.
         there: bytes in it from an earlier download, unverified.
+
+    Threads: one may write to the file; any may drop or close it.
     """
 
     def __init__(self, store: Store, name: str, place: StagedDirectory, blob_fd: int) -> None:
         super().__init__(store, name, place)
+        self._lock = threading.Lock()
         self.blob_fd = blob_fd
         self.there = os.fstat(blob_fd).st_size
 
     def drop(self) -> None:
         """See `NewEntry`."""
-        self._close_blob()
-        super().drop()
+        with self._lock:
+            self._drop()
 
     def close(self) -> None:
         """Leave what is worth it as a part. Safe to call twice, and after `commit`."""
-        lasts = (
-            _is_part(self._place.name)
-            and self.blob_fd >= 0
-            and os.fstat(self.blob_fd).st_size >= _MIN_PART_BYTES
-        )
-        if lasts:
-            self._place.leave()
-        self.drop()
+        with self._lock:
+            fd = self.blob_fd
+            if fd >= 0 and _is_part(self._place.name) and os.fstat(fd).st_size >= _MIN_PART_BYTES:
+                self._place.leave()
+            self._drop()
 
-    def _close_blob(self) -> None:
+    def _drop(self) -> None:
         fd, self.blob_fd = self.blob_fd, -1
         if fd >= 0:
             os.close(fd)
+        super().drop()
 
 
 class Store(Closing):

@@ -153,8 +153,8 @@ class Connection(BaseHTTPRequestHandler):
         del size
         # What is no HTTP, as the TLS that clients try first, has neither method nor path.
         if getattr(self, "command", None):
-            headers = self.headers or {}
-            told = [headers.get(name, "") for name in ("Authorization", "Range")]
+            names = ("Authorization", "Range")
+            told = [self.headers.get(name, "") if self.headers else "" for name in names]
             self.state.requests.append(LoggedRequest(self.command, self.path, int(code), *told))
 
     def do_GET(self) -> None:  # as the base class
