@@ -29,7 +29,7 @@ from imagers.core import (
     look_at,
     open_layer,
 )
-from imagers.errors import IntegrityError
+from imagers.errors import IntegrityError, LocalError
 from imagers.model.descriptor import Platform
 from imagers.pull.ahead import ReadAhead
 from imagers.pull.blobs import KeptBlobs
@@ -180,9 +180,10 @@ def open_layers(
                                     watch=watch,
                                     cancellation=cancellation,
                                 )
-                        except IntegrityError:
-                            if blobs is not None and is_kept:
+                        except (IntegrityError, LocalError) as error:
+                            if blobs is not None and is_kept and isinstance(error, IntegrityError):
                                 blobs.drop(index)
+                            # Wrong bytes are no part of the layer; a full disk is not to stay one.
                             if arrived.entry is not None:
                                 arrived.entry.drop()
                             raise
