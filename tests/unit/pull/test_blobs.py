@@ -13,7 +13,7 @@ import pytest
 from imagers.core import AES256_GCM_HKDF_1MB, AES_256_CTR_HMAC_SHA256, Budget
 from imagers.encrypt.image import encrypt_image
 from imagers.encrypt.schemes.broker import BrokerKeyWrapper
-from imagers.errors import Cancelled, DigestMismatch, IntegrityError, RemoteError
+from imagers.errors import Cancelled, DigestMismatch, IntegrityError, LocalError, RemoteError
 from imagers.model.image import load_image
 from imagers.model.keys import SecretKey
 from imagers.model.manifest import parse_manifest
@@ -607,4 +607,60 @@ def test_beginning_that_is_not_worth_it_leaves_no_part(pull, store):
     source.lies["layer 2 of 2"] = Lie(error=RemoteError("gone"), after=MIB - 1)
     with pytest.raises(RemoteError):
         pull(source)
+    assert has_no_part(store)
+
+
+def test_full_disk_ends_the_pull_and_does_not_stay_full(pull, small, monkeypatch):
+    store = small("rw,size=10m")
+    source = large_image()
+    source.lies["layer 2 of 2"] = Lie(error=RemoteError("gone"), after=CUT)
+    with pytest.raises(RemoteError):
+        pull(source, store=store)
+    source.lies.clear()
+    part_of(store)
+    filling = store.path.parent / "filling"
+
+    class Others(KeptBlobs):
+        def resume(self, index):
+            taken = super().resume(index)
+            if taken is not None:
+                status = os.fstatvfs(taken.fd)
+                filling.write_bytes(bytes(status.f_bavail * status.f_frsize))
+            return taken
+
+    monkeypatch.setattr("imagers.pull.layers.KeptBlobs", Others)
+    with pytest.raises(LocalError, match="cannot keep layer 2 of 2 until it is checked") as caught:
+        pull(source, store=store)
+    assert "--no-store" in caught.value.hint
+    assert has_no_part(store)
+    filling.unlink()
+    assert pull(source, store=store) == [True, False]
+
+
+def test_verbose_says_why_a_layer_is_not_kept(pull, store, monkeypatch, caplog):
+    caplog.set_level("DEBUG", "imagers")
+    store.max_bytes = 10_000
+    pull(plain_image(BASE, TOP))
+    assert "layer 2 of 2 is not kept: there is no room in the store" in caplog.messages
+    store.max_bytes = None
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("imagers.store.store.sync_file_system", full)
+    caplog.clear()
+    pull(plain_image(BASE, TOP))
+    (line,) = [one for one in caplog.messages if one.startswith("layer 2 of 2 is not kept: ")]
+    assert line.endswith("cannot be kept: no space left on device")
+
+
+def test_layer_that_cannot_be_unpacked_for_want_of_room_leaves_no_part(store, small):
+    """Its bytes may be what fills the disk."""
+    place = small("rw,size=4m").path.parent
+    with pytest.raises(LocalError, match="cannot unpack layer 2 of 2: No space left"):
+        pull_image(
+            named(large_image(), no_signatures, pinned=True),
+            place / "bundle",
+            options_for(ACCEPT, store=store),
+        )
     assert has_no_part(store)
