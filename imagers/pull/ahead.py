@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from imagers.core import Cancellation, Resources
-from imagers.errors import Cancelled, IntegrityError, LocalError, TagMismatch, Truncated
+from imagers.errors import Cancelled, IntegrityError, LocalError, Truncated
 from imagers.files import local_errors, reason_of
 from imagers.model.closing import Closing
 from imagers.pull.trace import WAIT, traced
@@ -413,8 +413,6 @@ class _GrowingFile:
             try:
                 with traced(self._trace, "resume and check", layer.index):
                     checked = self._run(check, rest, None, resources, show)
-            except TagMismatch:
-                raise  # the digest was right: there are no other bytes to be had
             except IntegrityError as error:
                 _log.debug("with what was there, %s; it is downloaded anew", error)
                 self._forget_part()
