@@ -107,7 +107,8 @@ class RangedStream:
     """A `RawStream` over a blob of known size, fetched in parts.
 
     Args:
-        stream: the answer to the request for the first part, of status 206; owned.
+        stream: the answer to the request for the first part, of status 206; owned. None: it is
+            asked for here.
         size: of the blob.
         lanes: connections; as many places of `room` are this object's, and given back.
         part_bytes: of one part.
@@ -115,6 +116,7 @@ class RangedStream:
         again: opens parts.
         patience: makes one for each lane, from what waits.
         alone: the rest of the blob from a byte on, over one connection.
+        first: the byte that the reader wants first; parts are counted from there.
 
     Raises:
         SizeMismatch: the server says that the blob has another size.
@@ -125,7 +127,7 @@ class RangedStream:
 
     def __init__(
         self,
-        stream: ResponseStream,
+        stream: ResponseStream | None,
         size: int,
         *,
         lanes: int,
@@ -135,6 +137,7 @@ class RangedStream:
         again: Opener,
         patience: Callable[[Callable[[float], None]], Patience],
         alone: Callable[[int], RawStream],
+        first: int = 0,
     ) -> None:
         self._size = size
         self._part_bytes = part_bytes
@@ -143,8 +146,9 @@ class RangedStream:
         self._again = again
         self._patience = patience
         self._alone = alone
-        self._at = 0  # of the reader
-        self._next = 0  # first byte of the part that no lane has taken yet
+        self._first = first
+        self._at = first  # of the reader
+        self._next = first  # first byte of the part that no lane has taken yet
         self._parts: dict[int, _Part] = {}  # taken and not read yet, by first byte
         self._ends_at = size  # from here on the server gives no parts
         self._rest: RawStream | None = None
@@ -186,7 +190,7 @@ class RangedStream:
 
     def _wait_for_bytes(self) -> tuple[_Part, int] | None:
         """The part that the reader is in, and how far it is filled; None: no part will come."""
-        first = self._at - self._at % self._part_bytes
+        first = self._at - (self._at - self._first) % self._part_bytes
         with self._changed:
             while True:
                 if self._error is not None:
@@ -217,14 +221,18 @@ class RangedStream:
 
     # The lanes.
 
-    def _start(self, stream: ResponseStream, count: int) -> None:
-        first = _Part(0, memoryview(bytearray(self._part_bytes)))
-        self._parts[0] = first
-        self._next = self._part_bytes
-        begun: list[tuple[ResponseStream | None, _Part | None]] = [(stream, first)]
-        begun += [(None, None)] * (count - 1)
+    def _start(self, stream: ResponseStream | None, count: int) -> None:
+        begun: list[tuple[ResponseStream | None, _Part | None]] = [(None, None)] * count
         try:
-            check_range(stream, first=0, last=first.last, size=self._size, what=self._what)
+            if stream is not None:
+                part = self._parts[self._first] = _Part(
+                    self._first, memoryview(bytearray(self._part_bytes))
+                )
+                self._next += self._part_bytes
+                begun[0] = (stream, part)
+                check_range(
+                    stream, first=part.first, last=part.last, size=self._size, what=self._what
+                )
             for number, one in enumerate(begun):
                 # They do not keep the program alive: one may hang on a server after Ctrl-C.
                 lane = threading.Thread(
@@ -235,7 +243,7 @@ class RangedStream:
         except BaseException:
             self._stop()
             self._room.give_back(count - len(self._lanes))
-            if not self._lanes:
+            if stream is not None and not self._lanes:
                 stream.close()
             raise
 

@@ -240,6 +240,7 @@ def _facts(report: PullReport) -> dict[str, object]:
                 "media_type": layer.planned.layer.descriptor.media_type,
                 "encrypted": layer.planned.is_encrypted,
                 "kept": layer.is_kept,
+                "resumed": layer.resumed,
                 "size": layer.opened.size,
                 "tar_size": layer.opened.tar_size,
                 "entries": layer.opened.entries,
@@ -270,7 +271,7 @@ def _print_report(report: PullReport, policy: str, bundle: str, seconds: float) 
             [
                 str(layer.planned.layer.index),
                 "yes" if layer.planned.is_encrypted else "no",
-                "yes" if layer.is_kept else "no",
+                "yes" if layer.is_kept else human_bytes(layer.resumed) if layer.resumed else "no",
                 human_bytes(layer.opened.size),
                 human_bytes(layer.opened.tar_size),
                 str(layer.opened.entries),
