@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 import urllib3
 import urllib3.exceptions as u3
 
-from imagers import __version__
+from imagers import __version__, waiting
 from imagers.errors import (
     LocalError,
     NotFound,
@@ -221,11 +221,16 @@ class HTTPClient(Closing):
     Args:
         sleep: waits between attempts; tests give their own.
 
+    What is in force (`imagers.waiting`) ends each of its waits.
+
     Threads: safe.
     """
 
     def __init__(
-        self, settings: HTTPSettings | None = None, *, sleep: Callable[[float], None] = time.sleep
+        self,
+        settings: HTTPSettings | None = None,
+        *,
+        sleep: Callable[[float], None] = waiting.pause,
     ) -> None:
         self._settings = settings or HTTPSettings()
         if self._settings.peer_check is not None and self._settings.proxies != Proxies():
@@ -355,7 +360,8 @@ class HTTPClient(Closing):
                     answer.discard()
             attempts = self._settings.retry.attempts
             _log.debug("again in %.1f s, attempt %d of %d: %s", wait, attempt, attempts, why)
-            self._sleep(wait)
+            with waiting.waits_for(f"another attempt, after {why}"):
+                self._sleep(wait)
             waited += wait
 
     def _wait_before(
@@ -472,6 +478,11 @@ class HTTPClient(Closing):
         proxy = settings.proxies.find(origin)
         if proxy is not None and proxy.authorization and origin.scheme == "http":
             sent["Proxy-Authorization"] = proxy.authorization
+        who = f"{origin}, which {named_by} names" if named_by else f"{origin}"
+        if proxy is not None:
+            who += f", through the proxy {proxy.url}"
+        # A new connection is waited for in one go.
+        connect_s = max(waiting.left_s(connect_s), waiting.TICK_S)
         try:
             # The pool of the checked origin, and not of what another parser sees in the URL.
             pool = self._manager(origin.scheme, proxy).connection_from_host(
@@ -479,7 +490,7 @@ class HTTPClient(Closing):
                 origin.port,
                 origin.scheme,
             )
-            with closing(_pieces(body or b"")) as pieces:
+            with closing(_pieces(body or b"")) as pieces, waiting.waits_for(who):
                 response = pool.urlopen(
                     method,
                     # A proxy for plain http is told the whole URL, and logged in to each time.
@@ -495,9 +506,7 @@ class HTTPClient(Closing):
                     timeout=urllib3.Timeout(connect=connect_s, read=silence_s),
                 )
         except (u3.HTTPError, OSError) as error:
-            who = f"{origin}, which {named_by} names" if named_by else f"{origin}"
-            if proxy is not None:
-                who += f", through the proxy {proxy.url}"
+            waiting.check()  # what is left of another limit may have been the reason
             raise remote_error(
                 error,
                 who,

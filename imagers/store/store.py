@@ -45,6 +45,7 @@ from imagers.layout.staged_directory import StagedDirectory, remove_abandoned
 from imagers.model.closing import Closing
 from imagers.store.content import content_digest
 from imagers.store.seal import MAX_SEAL_BYTES, Seal, parse_seal, write_seal
+from imagers.waiting import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -174,7 +175,7 @@ class NewEntry(Closing):
                     return entry
                 self._store.remove(self._name)  # of an earlier boot, say
                 self._place.publish()
-            fcntl.flock(held, fcntl.LOCK_SH)  # as `find` takes it
+            lock_file(held, shared=True, what=str(self._store.path))  # as `find` takes it
             return self._store.find(self._name)
         finally:
             os.close(held)
@@ -228,7 +229,7 @@ class Store(Closing):
         if fd is None:
             return None
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            lock_file(fd, shared=True, what=str(self.path / name))
             # It may have been moved away between the two.
             if not has_name(fd, name, parent=self.fd):
                 os.close(fd)

@@ -360,7 +360,7 @@ def test_pull_says_what_it_does_before_there_are_layers(source, bundle):
         resources=Store(),
         on_step=steps.append,
     )
-    assert steps == ["reads the manifest", "attests, asks for keys"]
+    assert steps == ["reads the manifest", "reads the config", "attests, asks for keys"]
 
 
 # ---- no key for what is not trusted --------------------------------------------------------------
