@@ -135,7 +135,7 @@ class TimedOut(Cancelled):
         waited = f"waited for {waited_for}" if waited_for else "still at work on this machine"
         super().__init__(
             f"{phase}: not done within {limit_s:g} s{' in all' if in_all else ''}: {doing}{waited}",
-            hint=f"--timeout {'' if in_all else f'{phase}='}LONGER gives it more time; 0 is no limit",
+            hint=f"--timeout {'' if in_all else phase + '='}LONGER gives it more time; 0 is none",
         )
         self.phase = phase
         self.limit_s = limit_s
