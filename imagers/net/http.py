@@ -285,7 +285,10 @@ class HTTPClient(Closing):
                 return Response(stream.status, stream.headers, data, stream.url)
 
         response = self._with_retries(
-            once, repeat=is_idempotent(method) if repeatable is None else repeatable, until=deadline
+            once,
+            parse_origin(url),
+            repeat=is_idempotent(method) if repeatable is None else repeatable,
+            until=deadline,
         )
         if response.status not in expected:
             raise _unexpected(method, response)
@@ -311,6 +314,7 @@ class HTTPClient(Closing):
         """
         stream = self._with_retries(
             lambda: self._open_once(method, url, headers or {}, None, named_by=named_by),
+            parse_origin(url),
             repeat=is_idempotent(method) if repeatable is None else repeatable,
             until=time.monotonic() + self._settings.total_timeout_s,
         )
@@ -330,7 +334,7 @@ class HTTPClient(Closing):
                 pools.clear()
 
     def _with_retries(
-        self, once: Callable[[], _Answer], *, repeat: bool, until: float | None
+        self, once: Callable[[], _Answer], who: Origin, *, repeat: bool, until: float | None
     ) -> _Answer:
         """What `once` gives, after retries; an answer of any status."""
         waited = 0.0
@@ -360,7 +364,7 @@ class HTTPClient(Closing):
                     answer.discard()
             attempts = self._settings.retry.attempts
             _log.debug("again in %.1f s, attempt %d of %d: %s", wait, attempt, attempts, why)
-            with waiting.waits_for(f"another attempt, after {why}"):
+            with waiting.waits_for(f"{who}, to try again: {why}"):
                 self._sleep(wait)
             waited += wait
 

@@ -190,7 +190,7 @@ class RangedStream:
     def _wait_for_bytes(self) -> tuple[_Part, int] | None:
         """The part that the reader is in, and how far it is filled; None: no part will come."""
         first = self._at - self._at % self._part_bytes
-        with self._changed:
+        with self._changed, waiting.waits_for(waiting.OTHERS):
             while True:
                 if self._error is not None:
                     raise self._error

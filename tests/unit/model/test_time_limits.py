@@ -25,7 +25,7 @@ WRONG = {
     "5 m": "expected a duration",
     "5d": "expected a duration",
     "1e3": "expected a duration",
-    "٥": "expected a duration",
+    "\u0665": "expected a duration",
     "5m\n": "expected a duration",
     "keys=": "expected a duration",
     "9999999999": "expected a duration",
