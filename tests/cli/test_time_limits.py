@@ -100,7 +100,8 @@ def test_manifest_without_an_answer(imagers, imagers_registry, plain, accept):
 @pytest.mark.parametrize(
     ("path", "step"), [("/manifests/v1", "reads the manifest"), ("/blobs/", "reads the config")]
 )
-def test_document_that_stalls(imagers, imagers_registry, plain, accept, path, step):
+@pytest.mark.usefixtures("plain")
+def test_document_that_stalls(imagers, imagers_registry, accept, path, step):
     with Stalling(imagers_registry.address, path) as proxy:
         words = ("pull", f"{proxy.address}/team/app:v1", "bundle", "--policy", accept)
         expected = f"trust: not done within 1 s: {step}, waited for {proxy.address}"
