@@ -485,40 +485,43 @@ class HTTPClient(Closing):
         who = f"{origin}, which {named_by} names" if named_by else f"{origin}"
         if proxy is not None:
             who += f", through the proxy {proxy.url}"
+        target = _request_target(url)
+        if proxy is not None and origin.scheme == "http":
+            target = url  # such a proxy is told all of it, and logged in to each time
         # A new connection is waited for in one go.
         connect_s = max(waiting.left_s(connect_s), waiting.TICK_S)
-        try:
-            # The pool of the checked origin, and not of what another parser sees in the URL.
-            pool = self._manager(origin.scheme, proxy).connection_from_host(
-                f"[{origin.host}]" if ":" in origin.host else origin.host,
-                origin.port,
-                origin.scheme,
-            )
-            with closing(_pieces(body or b"")) as pieces, waiting.waits_for(who):
-                response = pool.urlopen(
-                    method,
-                    # A proxy for plain http is told the whole URL, and logged in to each time.
-                    url if proxy is not None and origin.scheme == "http" else _request_target(url),
-                    # A socket takes any buffer.
-                    body=None if body is None else pieces,  # type: ignore[arg-type]
-                    headers=sent,
-                    redirect=False,
-                    assert_same_host=False,  # the pool of a proxy has the proxy's name
-                    retries=False,
-                    preload_content=False,
-                    decode_content=False,
-                    timeout=urllib3.Timeout(connect=connect_s, read=silence_s),
+        with waiting.waits_for(who):
+            try:
+                # The pool of the checked origin, and not of what another parser sees in the URL.
+                pool = self._manager(origin.scheme, proxy).connection_from_host(
+                    f"[{origin.host}]" if ":" in origin.host else origin.host,
+                    origin.port,
+                    origin.scheme,
                 )
-        except (u3.HTTPError, OSError) as error:
-            waiting.check()  # what is left of another limit may have been the reason
-            raise remote_error(
-                error,
-                who,
-                timeout_s=silence_s,
-                connect_timeout_s=connect_s,
-                ca_option=settings.ca_option,
-                plain_option=settings.plain_option,
-            ) from error
+                with closing(_pieces(body or b"")) as pieces:
+                    response = pool.urlopen(
+                        method,
+                        target,
+                        # A socket takes any buffer.
+                        body=None if body is None else pieces,  # type: ignore[arg-type]
+                        headers=sent,
+                        redirect=False,
+                        assert_same_host=False,  # the pool of a proxy has the proxy's name
+                        retries=False,
+                        preload_content=False,
+                        decode_content=False,
+                        timeout=urllib3.Timeout(connect=connect_s, read=silence_s),
+                    )
+            except (u3.HTTPError, OSError) as error:
+                waiting.check()  # what is left of another limit may have been the reason
+                raise remote_error(
+                    error,
+                    who,
+                    timeout_s=silence_s,
+                    connect_timeout_s=connect_s,
+                    ca_option=settings.ca_option,
+                    plain_option=settings.plain_option,
+                ) from error
         return ResponseStream(
             response,
             origin,

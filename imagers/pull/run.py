@@ -214,6 +214,7 @@ def pull_image(
             keys = stack.enter_context(_layer_keys(plan, unwrappers, resources, trace))
         with _phase("layers", limits.layers, whole) as limit:
             if options.store is not None:
+                limit.note("looks for kept layers")
                 # Unmounts what a killed pull left, so that its staging place can be removed.
                 remove_stale_bundles(options.store)
             staging = stack.enter_context(Staging(bundle))

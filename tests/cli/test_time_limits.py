@@ -38,7 +38,7 @@ class Stalling(FaultProxy):
 def check_timed_out(imagers, words, expected, *, phase, own=None):
     """Run a pull with a limit, which it has to reach."""
     start = time.monotonic()
-    result = imagers(*words, "--timeout", f"{phase}=1" if own is None else own, within=60)
+    result = imagers(*words, "--timeout", f"{phase}=3" if own is None else own, within=60)
     assert time.monotonic() - start < ENDS_WITHIN
     assert result.code == TIMED_OUT, result
     assert re.search(f"^{expected}$", result.error), result
@@ -78,7 +78,7 @@ def plain(imagers, images, imagers_registry):
 def test_server_that_takes_no_connection(imagers, accept):
     with full_listener() as address:
         words = ("pull", f"{address}/team/app:v1", "bundle", "--policy", accept)
-        expected = f"trust: not done within 1 s: reads the manifest, waited for {address}"
+        expected = f"trust: not done within 3 s: reads the manifest, waited for {address}"
         check_timed_out(imagers, words, expected, phase="trust")
 
 
@@ -86,7 +86,7 @@ def test_server_that_never_answers_to_tls(imagers, accept):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         words = ("pull", f"{address}/team/app:v1", "bundle", "--policy", accept)
-        expected = f"trust: not done within 1 s: reads the manifest, waited for {address}"
+        expected = f"trust: not done within 3 s: reads the manifest, waited for {address}"
         check_timed_out(imagers, words, expected, phase="trust")
 
 
@@ -104,15 +104,15 @@ def test_manifest_without_an_answer(imagers, imagers_registry, plain, accept):
 def test_document_that_stalls(imagers, imagers_registry, accept, path, step):
     with Stalling(imagers_registry.address, path) as proxy:
         words = ("pull", f"{proxy.address}/team/app:v1", "bundle", "--policy", accept)
-        expected = f"trust: not done within 1 s: {step}, waited for {proxy.address}"
+        expected = f"trust: not done within 3 s: {step}, waited for {proxy.address}"
         check_timed_out(imagers, words, expected, phase="trust")
 
 
 def test_limit_of_all_in_a_phase(imagers, imagers_registry, plain, accept):
     imagers_registry.hang(path="/manifests/v1", times=9)
     words = ("pull", plain, "bundle", "--policy", accept)
-    expected = "trust: not done within 1.5 s in all: reads the manifest, waited for .*"
-    check_timed_out(imagers, words, expected, phase="trust", own="1.5,trust=1h")
+    expected = "trust: not done within 3.5 s in all: reads the manifest, waited for .*"
+    check_timed_out(imagers, words, expected, phase="trust", own="3.5,trust=1h")
 
 
 def test_registry_that_asks_to_come_back_later(imagers, imagers_registry, plain, accept):
@@ -150,7 +150,7 @@ def test_broker_that_stalls(imagers, publish, path):
         words = [
             f"http://{proxy.address}" if one == image.broker.url else one for one in image.pull()
         ]
-        expected = f"keys: not done within 1 s: attests, asks for keys, waited for {proxy.address}"
+        expected = f"keys: not done within 3 s: attests, asks for keys, waited for {proxy.address}"
         check_timed_out(imagers, words, expected, phase="keys")
 
 
@@ -160,11 +160,11 @@ def test_layer_that_stalls(imagers, images, stalling, accept, more):
     registry = stalling(images.build(*layers))
     words = ("pull", f"{registry.address}/team/app:v1", "bundle", "--policy", accept, *more)
     expected = (
-        "layers: not done within 2 s: layer 2 of 2, 0.[0-9] of 0.3 MB, "
+        "layers: not done within 4 s: layer 2 of 2, 0.[0-9] of 0.3 MB, "
         f"waited for {registry.address}"
     )
     start = time.monotonic()
-    result = imagers(*words, "--timeout", "layers=2", within=60)
+    result = imagers(*words, "--timeout", "layers=4", within=60)
     assert time.monotonic() - start < ENDS_WITHIN
     assert (result.code, re.search(f"^{expected}$", result.error) is not None) == (124, True), (
         result
@@ -217,8 +217,8 @@ def test_credential_helper_that_is_silent(imagers, plain, accept, tmp_path):
     auth = tmp_path / "auth.json"
     auth.write_text(json.dumps({"credHelpers": {plain.partition("/")[0]: "slow"}}))
     words = ("pull", plain, "bundle", "--policy", accept, "--authfile", auth)
-    expected = rf"[a-z-]+: not done within 2 s in all: .*waited for the program '{program.name}'"
-    check_timed_out(imagers, words, expected, phase="", own="2")
+    expected = rf"[a-z-]+: not done within 4 s in all: .*waited for the program '{program.name}'"
+    check_timed_out(imagers, words, expected, phase="", own="4")
 
 
 def test_key_of_the_store_that_another_process_holds(imagers, plain, accept):
@@ -227,11 +227,11 @@ def test_key_of_the_store_that_another_process_holds(imagers, plain, accept):
     fd = os.open(place, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        result = imagers("pull", plain, "bundle", "--policy", accept, "--timeout", "2")
+        result = imagers("pull", plain, "bundle", "--policy", accept, "--timeout", "4")
     finally:
         os.close(fd)
     assert result.code == TIMED_OUT, result
-    assert result.error == (f"set-up: not done within 2 s in all: waited for the lock of {place}")
+    assert result.error == (f"set-up: not done within 4 s in all: waited for the lock of {place}")
     assert imagers.leftovers() == ["first"]
 
 
@@ -241,11 +241,13 @@ def test_entry_of_the_store_that_another_process_holds(imagers, plain, accept):
     fd = os.open(entry, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        result = imagers("pull", plain, "bundle", "--policy", accept, "--timeout", "layers=1s")
+        result = imagers("pull", plain, "bundle", "--policy", accept, "--timeout", "layers=3s")
     finally:
         os.close(fd)
     assert result.code == TIMED_OUT, result
-    assert result.error == f"layers: not done within 1 s: waited for the lock of {entry}"
+    assert result.error == (
+        f"layers: not done within 3 s: looks for kept layers, waited for the lock of {entry}"
+    )
     assert imagers.leftovers() == ["first"]
     assert imagers.succeed("pull", plain, "bundle", "--policy", accept, "--json").json()["layers"][
         0
@@ -268,7 +270,7 @@ def test_limit_that_is_none_is_told_before_anything_is_asked(imagers, plain, ima
 
 def test_json_has_the_limit_as_an_error(imagers, imagers_registry, plain, accept):
     imagers_registry.hang(path="/manifests/v1", times=9)
-    words = ("pull", plain, "bundle", "--policy", accept, "--timeout", "trust=1", "--json")
+    words = ("pull", plain, "bundle", "--policy", accept, "--timeout", "trust=3", "--json")
     told = imagers(*words).json()["error"]
     assert (told["type"], told["exit_code"]) == ("TimedOut", TIMED_OUT)
-    assert told["message"].startswith("trust: not done within 1 s: reads the manifest")
+    assert told["message"].startswith("trust: not done within 3 s: reads the manifest")
