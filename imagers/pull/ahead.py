@@ -38,6 +38,7 @@ from imagers.errors import Cancelled, IntegrityError, LocalError, Truncated
 from imagers.files import local_errors, reason_of
 from imagers.model.closing import Closing
 from imagers.pull.trace import WAIT, traced
+from imagers.waiting import OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -212,7 +213,10 @@ class ReadAhead:
             return file.arrived(self._cancellation, show)
         # What is read while it comes goes into a file only to be kept.
         thread = threading.Thread(
-            target=file.fill, args=(stream, None, Resources()), daemon=True, name="download-0"
+            target=self._run,
+            args=(file.fill, stream, None, Resources()),
+            daemon=True,
+            name="download-0",
         )
         self._threads.append(thread)
         thread.start()
@@ -290,11 +294,18 @@ class ReadAhead:
         left = len(self._layers) - self._turn - 1
         # One that hangs on a server must not keep the program alive.
         self._threads = [
-            threading.Thread(target=self._work, daemon=True, name=f"download-{number}")
+            threading.Thread(
+                target=self._run, args=(self._work,), daemon=True, name=f"download-{number}"
+            )
             for number in range(min(self._downloads - 1, left))
         ]
         for thread in self._threads:
             thread.start()
+
+    def _run(self, work: Callable[..., None], *arguments: object) -> None:
+        """Some work in a thread of its own, which ends when all of it does."""
+        with self._cancellation.in_force():
+            work(*arguments)
 
     def _work(self) -> None:
         while (file := self._wait_for_layer()) is not None:
@@ -558,7 +569,7 @@ class _GrowingFile:
         return Arrived(_Reader(self, cancellation), None, entry=self._entry)
 
     def _wait(self, cancellation: Cancellation, show: Callable[[int], None]) -> None:
-        with self._changed:
+        with self._changed, cancellation.waiting(OTHERS):
             while self._filling:
                 cancellation.check()
                 self._changed.wait(_TICK_S)
@@ -568,13 +579,14 @@ class _GrowingFile:
 
     def read_at(self, offset: int, buffer: memoryview, cancellation: Cancellation) -> int:
         """Some bytes; 0 at the end."""
-        with self._changed:
+        with self._changed, cancellation.waiting(OTHERS):
             while self._size <= offset:
                 if self._error is not None:
                     raise self._error
                 if not self._filling:
                     return 0
-                if cancellation.is_cancelled or self._closed:
+                cancellation.check()
+                if self._closed:
                     raise Cancelled("cancelled")
                 self._changed.wait(_TICK_S)
             count = min(len(buffer), self._size - offset)

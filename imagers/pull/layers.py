@@ -31,6 +31,7 @@ from imagers.core import (
 )
 from imagers.errors import IntegrityError, LocalError
 from imagers.model.descriptor import Platform
+from imagers.model.time_limits import TimeLimits
 from imagers.pull.ahead import ReadAhead
 from imagers.pull.blobs import KeptBlobs
 from imagers.pull.snapshots.snapshotter import Snapshotter
@@ -76,6 +77,7 @@ class PullOptions:
         snapshotter: for a store where nobody but this guest can read and write: unpacked layers
             are kept, and this makes root file systems of them. None: only stored bytes are kept,
             and they are checked, decrypted and unpacked each time.
+        time_limits: of each phase, and of all of it.
     """
 
     policy: Policy
@@ -86,6 +88,7 @@ class PullOptions:
     budget: Budget = field(default_factory=Budget)
     store: Store | None = None
     snapshotter: Snapshotter | None = None
+    time_limits: TimeLimits = field(default_factory=TimeLimits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imagers import waiting
 from imagers.errors import RemoteError
 from imagers.registry.resume import PARTIAL, check_range, give_up
+from imagers.waiting import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,6 +156,7 @@ class RangedStream:
         self._rest: RawStream | None = None
         self._error: BaseException | None = None
         self._stopped = False
+        self._end = Cancellation(within=waiting.in_force())  # of what the lanes wait for
         self._changed = threading.Condition()
         self._lanes: list[threading.Thread] = []
         self._start(stream, lanes)
@@ -191,7 +194,7 @@ class RangedStream:
     def _wait_for_bytes(self) -> tuple[_Part, int] | None:
         """The part that the reader is in, and how far it is filled; None: no part will come."""
         first = self._at - (self._at - self._first) % self._part_bytes
-        with self._changed:
+        with self._changed, waiting.waits_for(waiting.OTHERS):
             while True:
                 if self._error is not None:
                     raise self._error
@@ -200,7 +203,8 @@ class RangedStream:
                 part = self._parts.get(first)
                 if part is not None and part.filled > part.read:
                     return part, part.filled
-                self._changed.wait()
+                waiting.check()
+                self._changed.wait(waiting.TICK_S)
 
     def _read(self, part: _Part, filled: int, buffer: memoryview) -> int:
         # Without the lock: below `filled` nobody writes, and only the reader moves `read`.
@@ -218,6 +222,7 @@ class RangedStream:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        self._end.cancel()
 
     # The lanes.
 
@@ -236,7 +241,7 @@ class RangedStream:
             for number, one in enumerate(begun):
                 # They do not keep the program alive: one may hang on a server after Ctrl-C.
                 lane = threading.Thread(
-                    target=self._work, args=one, daemon=True, name=f"range-{number}"
+                    target=self._run, args=one, daemon=True, name=f"range-{number}"
                 )
                 lane.start()
                 self._lanes.append(lane)
@@ -246,6 +251,10 @@ class RangedStream:
             if stream is not None and not self._lanes:
                 stream.close()
             raise
+
+    def _run(self, stream: ResponseStream | None, part: _Part | None) -> None:
+        with self._end.in_force():
+            self._work(stream, part)
 
     def _work(self, stream: ResponseStream | None, part: _Part | None) -> None:
         """One lane: part after part into one buffer."""

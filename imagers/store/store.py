@@ -49,6 +49,7 @@ from imagers.layout.staged_directory import StagedDirectory, remove_abandoned
 from imagers.model.closing import Closing
 from imagers.store.content import content_digest
 from imagers.store.seal import MAX_SEAL_BYTES, Seal, entry_name, parse_seal, write_seal
+from imagers.waiting import lock_file, pause
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -190,7 +191,7 @@ class NewEntry(Closing):
                     return entry
                 self._store.remove(self._name)  # of an earlier boot, say
                 self._place.publish()
-            fcntl.flock(held, fcntl.LOCK_SH)  # as `find` takes it
+            lock_file(held, shared=True, what=str(self._store.path))  # as `find` takes it
             return self._store.find(self._name)
         finally:
             os.close(held)
@@ -286,7 +287,7 @@ class Store(Closing):
         if fd is None:
             return None
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            lock_file(fd, shared=True, what=str(self.path / name))
             # It may have been moved away between the two.
             if not has_name(fd, name, parent=self.fd):
                 os.close(fd)
@@ -570,7 +571,7 @@ def _lock_at_once(fd: int) -> bool:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
-        time.sleep(_LOCK_PAUSE_S)
+        pause(_LOCK_PAUSE_S)
     return False
 
 

@@ -42,8 +42,8 @@ must be missing or empty, in a directory that only you and root can change.
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE, --ranges N,
   --memory SIZE               as for "imagers copy"; memory: "imagers encrypt"
   --insecure-test-root TEE=FILE, --tee sample  for tests
-  --trace FILE                a page with decision and timeline of the pull
-  --json                      the result as JSON
+  --timeout LIMITS            5m in all; trust=1m,keys=1m,layers=1h,bundle=1m
+  --trace FILE, --json        a page with decision and timeline; the result
   -q, -v, -h                  quiet, verbose, this text
 
 example:
@@ -64,6 +64,7 @@ import click
 from imagers.cli.brokers import BrokerOptions, broker_options
 from imagers.cli.command import (
     VerbCommand,
+    blamed_on,
     budget_options,
     json_option,
     platform_option,
@@ -90,12 +91,24 @@ from imagers.cli.stores import StoreOptions, keeping_options
 if TYPE_CHECKING:
     from imagers.cli.trace_page import TraceFile
     from imagers.core import Budget
+    from imagers.model.time_limits import TimeLimits
     from imagers.pull.run import PullReport
     from imagers.pull.trace import Trace
     from imagers.pull.trust import TrustedImage
     from imagers.settings import Settings
 
 __all__ = ["command"]
+
+
+def _parse_limits(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> TimeLimits:
+    from imagers.model.time_limits import TimeLimits, parse_time_limits
+
+    if text is None:
+        return TimeLimits()
+    with blamed_on("--timeout"):
+        return parse_time_limits(text)
 
 
 @click.command("pull", cls=VerbCommand, help=__doc__)
@@ -115,6 +128,7 @@ __all__ = ["command"]
 @budget_options
 @keeping_options
 @reading_options
+@click.option("--timeout", "limits", metavar="LIMITS", callback=_parse_limits)
 @click.option("--trace", metavar="FILE")
 @json_option
 def command(  # one parameter an option
@@ -135,12 +149,17 @@ def command(  # one parameter an option
     budget: Budget,
     store: StoreOptions,
     registry: RegistryOptions,
+    limits: TimeLimits,
     trace: str | None,
     as_json: bool,
 ) -> None:
     """See the module."""
     from imagers.pull.run import PullOptions, pull_image
+    from imagers.waiting import Cancellation
 
+    whole = Cancellation(seconds=limits.total)
+    set_up = Cancellation(within=whole, phase="set-up")
+    click.get_current_context().with_resource(set_up.in_force())
     measure = measuring.measure()
     init_data = measuring.read_init_data(tee)
     asked = broker.or_guests(user)
@@ -182,6 +201,7 @@ def command(  # one parameter an option
             require_encrypted=require_encrypted,
             stream=stream,
             budget=budget_of(budget, user),
+            time_limits=replace(limits, total=None),  # that of all of it has begun
         )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
