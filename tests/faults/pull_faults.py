@@ -208,7 +208,7 @@ class Faults:
 
     def _draw_byte(self):
         """One that the registry sends, more often an early one."""
-        return int(self._run.image.size * 1.2 * self._random.random() ** 2) + 500
+        return int(self._run.stored_size * self._random.random() ** 1.5) + 500
 
     # Each kind: says what it will be
 
