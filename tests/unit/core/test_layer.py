@@ -474,7 +474,7 @@ def test_full_disk_is_a_local_error(core):
 def test_unreadable_source_is_a_local_error(core, tmp_path):
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        with pytest.raises(LocalError, match="cannot read layer: Is a directory"):
+        with pytest.raises(LocalError, match="cannot read layer: is a directory"):
             layer.open_layer(
                 fd,
                 None,
