@@ -32,7 +32,8 @@ class Disk:
         subprocess.run(["sync", "-f", self.mounted], check=True)
 
     def unmount(self):
-        subprocess.run(["umount", self.mounted], check=True)
+        for path in (*reversed(mounted_below(self.mounted)), self.mounted):
+            subprocess.run(["umount", path], check=True)
 
 
 class MemoryDisk:

@@ -25,6 +25,12 @@ OPERATIONS = (
     "fchmodat,fchown,fchownat,lsetxattr,fsetxattr,move_mount,mount,umount2"
 )
 MOST_OPERATIONS = (60, 200)  # the latter where unpacked layers are kept
+EXCLUSIVE = (
+    ("operation", "signal"),
+    ("operation", "clock"),
+    ("operation", "limit"),
+    ("broker", "gone"),
+)
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 DAYS = (-400, -2, -0.01, 0.01, 2, 400)
 
@@ -93,7 +99,7 @@ def draw_kinds(random, *, has_broker, in_memory, is_alone):
     chosen = set(random.sample(kinds, random.choice((1, 1, 2))))
     if "power" in chosen:
         return ["power"]  # which has its own disk, and its own death
-    for one, other in (("operation", "signal"), ("operation", "clock"), ("broker", "gone")):
+    for one, other in EXCLUSIVE:
         if {one, other} <= chosen:
             chosen.remove(other)
     return sorted(chosen)

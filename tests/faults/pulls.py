@@ -35,6 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -372,7 +373,7 @@ class Run:
 
     def _check_tree(self, bundle):
         config = json.loads((bundle / "config.json").read_bytes())
-        assert config["process"]["args"] == [self.image.command]
+        assert config["process"]["args"] == [self.image.command], config["process"]["args"]
         if self.power is not None and self.keeping in PRIVATE and not mounted_below(bundle):
             return  # a mount does not outlive its machine
         found = differences(tree_of(bundle / "rootfs"), self.image.tree)
@@ -429,7 +430,9 @@ def run(seed, registry):
     try:
         said = one.run()
     except AssertionError as error:
-        raise AssertionError(f"{error}; {'; '.join(one.told)}") from error
+        where = traceback.extract_tb(error.__traceback__)[-1].line
+        text = "; ".join([str(error) or where, *one.told])
+        raise AssertionError(text) from error
     finally:
         for mounted in mounted_below(folder):
             if Path(mounted).name == "rootfs":
@@ -456,7 +459,9 @@ def main():
                 longest = max(longest, *(one.seconds for one in results))
             except Exception as error:  # noqa: BLE001 - the other seeds are tried, too
                 failed.append(seed)
-                said = f"FAILED: {error if isinstance(error, AssertionError) else repr(error)}"
+                said = "FAILED: " + "".join(traceback.format_exception_only(error)).strip()
+                if not isinstance(error, AssertionError):
+                    traceback.print_exception(error)
             print(f"{seed}: {said}; {time.monotonic() - began:.1f} s", flush=True)
     ends = ", ".join(f"exit {code}: {count}" for code, count in sorted(codes.items()))
     print(f"{told.runs} runs, {len(failed)} failed; {ends}; longest {longest:.1f} s")
