@@ -213,12 +213,14 @@ class Staging:
         if self.root_fd >= 0:
             os.close(self.root_fd)
             self.root_fd = -1
-        if self._release is not None:
-            self._release()
-            self._release = None
-        if self._place is not None:
-            self._place.discard()
-            self._place = None
-        if self._parent_fd >= 0:
-            os.close(self._parent_fd)
-            self._parent_fd = -1
+        release, self._release = self._release, None
+        try:
+            if release is not None:
+                release()
+        finally:
+            if self._place is not None:
+                self._place.discard()
+                self._place = None
+            if self._parent_fd >= 0:
+                os.close(self._parent_fd)
+                self._parent_fd = -1

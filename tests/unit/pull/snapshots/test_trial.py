@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
 import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -90,7 +90,8 @@ def test_trial_in_a_place_that_is_full_is_a_local_error(folder, number, wraps):
 
     class Full(Plain):
         def compose(self, layers, root, scratch):
-            with local_errors(root, f"cannot mount {layers}, {scratch}") if wraps else suppress():
+            wrapped = local_errors(root, f"cannot mount {layers}, {scratch}")
+            with wrapped if wraps else nullcontext():
                 raise OSError(number, os.strerror(number))
 
     with pytest.raises(LocalError, match=os.strerror(number).lower()):
