@@ -180,12 +180,12 @@ class Faults:
             codes.add(REMOTE)
         if {"full", "limit"} & set(self.said):
             codes.add(LOCAL)
-            if self._run.keeping == "erofs":  # as mkfs.erofs does not say why it failed
-                codes.add(UNSUPPORTED)
         if "broker" in self.said.get("clock", ""):
             codes |= {REMOTE, REFUSED, ATTESTATION}
         if self._signal is not None and not number:
             codes.add(OF_SIGNAL[self._signal])
+        if self._run.keeping == "erofs" and {"full", "limit", "operation"} & set(self.said):
+            codes |= {LOCAL, UNSUPPORTED}  # of mkfs.erofs, which does not say why it failed
         if len(set(self.targets)) < len(self.targets):
             codes.add(LOCAL)
         return codes

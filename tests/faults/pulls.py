@@ -352,7 +352,7 @@ class Run:
     def _check_bad(self, result, bundle, *, may_be_there):
         if bundle.exists():
             # Of the twin; or the process was killed behind its end.
-            assert may_be_there, f"{result} left a bundle"
+            assert may_be_there, f"{result} left a bundle: {sorted(tree_of(bundle))[:5]}"
             self._check_tree(bundle)
         if result.code == KILLED:
             return
