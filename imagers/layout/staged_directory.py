@@ -104,7 +104,7 @@ class StagedDirectory:
             appeared = True
             os.fsync(parent)
             if not has_name(self.fd, self._target, parent=parent):
-                raise SwappedError
+                raise SwappedError  # noqa: TRY301  # undone as every failure is
         except BaseException:
             # A failure leaves nothing at the destination; nor does a signal, which Python may
             # raise as soon as the rename is done.

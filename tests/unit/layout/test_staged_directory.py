@@ -181,10 +181,11 @@ def test_signal_as_soon_as_it_appeared_leaves_nothing(tmp_path, parent, monkeypa
         assert (tmp_path / "bundle" / "file").exists()
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), StagedDirectory(parent, "bundle", MARK) as place:
+    with StagedDirectory(parent, "bundle", MARK) as place:
         make(place, "file")
         monkeypatch.setattr(staged_directory.os, function, interrupted)
-        place.publish()
+        with pytest.raises(KeyboardInterrupt):
+            place.publish()
     assert names(tmp_path) == []
 
 
@@ -195,9 +196,10 @@ def test_signal_before_it_appears_leaves_what_another_put_there(tmp_path, parent
         (tmp_path / "bundle" / "theirs").touch()
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), StagedDirectory(parent, "bundle", MARK) as place:
+    with StagedDirectory(parent, "bundle", MARK) as place:
         make(place, "file")
         monkeypatch.setattr(staged_directory.os, "rename", interrupted)
-        place.publish()
+        with pytest.raises(KeyboardInterrupt):
+            place.publish()
     assert names(tmp_path) == ["bundle"]
     assert names(tmp_path / "bundle") == ["theirs"]
