@@ -149,6 +149,7 @@ def pull_image(
     on_step: Callable[[str], None] | None = None,
     measure: Measure | None = None,
     on_progress: OnProgress | None = None,
+    on_publish: Callable[[], None] | None = None,
     cancellation: Cancellation | None = None,
     trace: Trace | None = None,
 ) -> PullReport:
@@ -163,6 +164,8 @@ def pull_image(
             and before the bundle appears.
         on_trusted, on_step, on_progress: news for a user interface, told in this thread. A step
             says what is done now, in words, before there are layers to work on.
+        on_publish: told in this thread right before the bundle appears. Who turns signals into
+            exceptions stops that here: one that comes later would deny a bundle that is there.
         cancellation: ends the work within about 100 ms.
         trace: learns what was done when, also where it fails.
 
@@ -210,7 +213,7 @@ def pull_image(
             with traced(trace, "compose"):
                 trees.compose(staging, bundle)
         record = None if measure is None else _measured(trusted, options.policy, keys)
-        _publish(trusted, staging, measure, record, trace)
+        _publish(trusted, staging, measure, record, trace, on_publish=on_publish)
     return PullReport(trusted, tuple(layers))
 
 
@@ -220,6 +223,8 @@ def _publish(
     measure: Measure | None,
     record: JSON,
     trace: Trace | None,
+    *,
+    on_publish: Callable[[], None] | None,
 ) -> None:
     config = make_runtime_config(
         trusted.config,
@@ -232,7 +237,7 @@ def _publish(
     if measure is not None:
         with traced(trace, "measure"):
             measure.record("PullImage", record)
-    staging.publish(config, trace=trace)
+    staging.publish(config, on_publish=on_publish, trace=trace)
 
 
 def _measured(trusted: TrustedImage, policy: Policy, keys: LayerKeys) -> JSON:
