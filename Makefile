@@ -68,8 +68,9 @@ soak: ## guests and pulls without end, through faults, for SOAK_SECONDS (600): n
 	@.ci/setup dev
 	$(BIN)/python tests/soak/run.py $(or $(SOAK_SECONDS),600)
 
-faults: ## brokers of one store, killed while they are used; SEEDS (1000), half over SQLite, half over PostgreSQL
+faults: ## SEEDS (1000) pulls through faults; as many of brokers that are killed, half over SQLite, half over PostgreSQL
 	@.ci/setup test
+	nice $(BIN)/python tests/faults/pulls.py $(or $(SEEDS),1000)
 	nice $(BIN)/python tests/faults/brokers.py --store sqlite $$(( $(or $(SEEDS),1000) / 2 ))
 	nice $(BIN)/python tests/faults/brokers.py --store postgresql $$(( $(or $(SEEDS),1000) / 2 ))
 

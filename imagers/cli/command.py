@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from imagers.core import Budget
 
 __all__ = [
+    "FINISH",
     "Verb",
     "VerbCommand",
     "VerbGroup",
@@ -37,6 +38,10 @@ __all__ = [
 
 Verb = Callable[..., Any]
 """What click's decorators take and give: a verb's function, whatever its options are."""
+
+
+FINISH = "imagers.finish"
+"""In `Context.meta`: what a verb calls when no signal must end it any more. None: there is none."""
 
 
 def common_options() -> list[click.Parameter]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from imagers import __version__
-from imagers.cli.command import common_options
+from imagers.cli.command import FINISH, common_options
 from imagers.cli.output import JSON_PRINTED, print_json, say
 from imagers.errors import ImagersError, LocalError
 
@@ -199,6 +199,10 @@ class _Signals:
         self._lost: type[BaseException] = _Interrupted
         self.is_told = False
 
+    def finish(self) -> None:
+        """Nothing ends the program any more but its own end, which is near."""
+        self.is_told = True
+
     def install(self) -> None:
         for number in _SIGNALS:
             signal.signal(number, self._handle)
@@ -276,7 +280,7 @@ def run(arguments: list[str], signals: _Signals | None = None) -> int:
     """
     ending = _Ending(arguments)
     try:
-        return _run(arguments, ending)  # also while an error is being told
+        return _run(arguments, ending, signals)  # also while an error is being told
     except (KeyboardInterrupt, click.Abort, _Terminated) as error:
         return _ended_by(error, ending, signals)
     except RuntimeError as error:
@@ -288,7 +292,7 @@ def run(arguments: list[str], signals: _Signals | None = None) -> int:
 
 def _ended_by(signalled: BaseException, ending: _Ending, signals: _Signals | None) -> int:
     if signals is not None:
-        signals.is_told = True
+        signals.finish()
     if sys.stderr.isatty():
         click.echo(err=True)  # ends the line with the ^C, or with a question
     if isinstance(signalled, _Terminated):
@@ -296,12 +300,14 @@ def _ended_by(signalled: BaseException, ending: _Ending, signals: _Signals | Non
     return ending.fail("Interrupted", "interrupted", None, _INTERRUPTED)
 
 
-def _run(arguments: list[str], ending: _Ending) -> int:
+def _run(arguments: list[str], ending: _Ending, signals: _Signals | None) -> int:
     debug = "--debug" in arguments
     try:
         # Not root.main(): it turns a closed pipe into exit code 1, and Ctrl-C into a line more.
         with root.make_context("imagers", list(arguments)) as context:
             ending.context = context
+            if signals is not None:
+                context.meta[FINISH] = signals.finish
             result = root.invoke(context)
         if sys.stdout is not None:  # it was closed by whoever started this
             sys.stdout.flush()

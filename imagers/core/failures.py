@@ -198,7 +198,7 @@ def _local(message: str, path: bytes, number: int, *, no_room: str = _NO_ROOM) -
     shown = path.decode("utf-8", "backslashreplace")[:_LONGEST_NAME]
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
     hint = no_room if number in (errno.ENOSPC, errno.EDQUOT) else None
-    return LocalError(f"{message}: {os.strerror(number)}", path=shown, hint=hint)
+    return LocalError(f"{message}: {os.strerror(number).lower()}", path=shown, hint=hint)
 
 
 _BOMB = "the layer may be made to exhaust memory or disk"

@@ -126,15 +126,19 @@ class StagedDirectory:
             OSError: as the system says; nothing has the name then that had it not before.
         """
         parent = self._parent
-        os.rename(self._name, self._target, src_dir_fd=parent, dst_dir_fd=parent)
+        appeared = False
         try:
+            os.rename(self._name, self._target, src_dir_fd=parent, dst_dir_fd=parent)
+            appeared = True
             os.fsync(parent)
             if not has_name(self.fd, self._target, parent=parent):
-                raise SwappedError
-        except OSError:
-            # A failure leaves nothing at the destination.
+                raise SwappedError  # noqa: TRY301  # undone as every failure is
+        except BaseException:
+            # A failure leaves nothing at the destination; nor does a signal, which Python may
+            # raise as soon as the rename is done.
             with contextlib.suppress(OSError):
-                os.rename(self._target, self._name, src_dir_fd=parent, dst_dir_fd=parent)
+                if appeared or has_name(self.fd, self._target, parent=parent):
+                    os.rename(self._target, self._name, src_dir_fd=parent, dst_dir_fd=parent)
             raise
         self._name = ""  # nothing is left to be removed
         self._close()

@@ -165,6 +165,7 @@ def pull_image(
     on_step: Callable[[str], None] | None = None,
     measure: Measure | None = None,
     on_progress: OnProgress | None = None,
+    on_publish: Callable[[], None] | None = None,
     cancellation: Cancellation | None = None,
     trace: Trace | None = None,
 ) -> PullReport:
@@ -179,6 +180,8 @@ def pull_image(
             and before the bundle appears.
         on_trusted, on_step, on_progress: news for a user interface, told in this thread. A step
             says what is done now, in words, before there are layers to work on.
+        on_publish: told in this thread right before the bundle appears. Who turns signals into
+            exceptions stops that here: one that comes later would deny a bundle that is there.
         cancellation: ends the work within about 100 ms, whatever it waits for. None: what is in
             force in this thread (`Cancellation.in_force`) does.
         trace: learns what was done when, also where it fails.
@@ -235,7 +238,15 @@ def pull_image(
                 with traced(trace, "compose"):
                     trees.compose(staging, bundle)
             record = None if measure is None else _measured(trusted, options.policy, keys)
-            _publish(trusted, staging, measure, record, trace=trace, limit=limit)
+            _publish(
+                trusted,
+                staging,
+                measure,
+                record,
+                on_publish=on_publish,
+                trace=trace,
+                limit=limit,
+            )
     return PullReport(trusted, tuple(layers))
 
 
@@ -277,6 +288,8 @@ def _publish(
     record: JSON,
     *,
     trace: Trace | None,
+    on_publish: Callable[[], None] | None,
+    trace: Trace | None,
     limit: Cancellation,
 ) -> None:
     config = make_runtime_config(
@@ -294,7 +307,7 @@ def _publish(
             measure.record("PullImage", record)
     # From here on nothing waits but for the disk.
     limit.check()
-    staging.publish(config, trace=trace)
+    staging.publish(config, on_publish=on_publish, trace=trace)
 
 
 def _measured(trusted: TrustedImage, policy: Policy, keys: LayerKeys) -> JSON:

@@ -174,8 +174,17 @@ class Staging:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open("rootfs", flags, dir_fd=self.place_fd)
 
-    def publish(self, config: bytes, *, trace: Trace | None = None) -> None:
+    def publish(
+        self,
+        config: bytes,
+        *,
+        on_publish: Callable[[], None] | None = None,
+        trace: Trace | None = None,
+    ) -> None:
         """Write config.json and let the bundle appear.
+
+        Args:
+            on_publish: called right before it appears, when nothing is left that takes its time.
 
         Raises:
             LocalError: the disk is full, or something came to the destination meanwhile.
@@ -196,6 +205,8 @@ class Staging:
                 sync_file_system(self.root_fd)
                 sync_file_system(self._place.fd)
             with traced(trace, "publish"):
+                if on_publish is not None:
+                    on_publish()
                 self._place.publish()
             self._release = None
         except OSError as error:
@@ -213,12 +224,14 @@ class Staging:
         if self.root_fd >= 0:
             os.close(self.root_fd)
             self.root_fd = -1
-        if self._release is not None:
-            self._release()
-            self._release = None
-        if self._place is not None:
-            self._place.discard()
-            self._place = None
-        if self._parent_fd >= 0:
-            os.close(self._parent_fd)
-            self._parent_fd = -1
+        release, self._release = self._release, None
+        try:
+            if release is not None:
+                release()
+        finally:
+            if self._place is not None:
+                self._place.discard()
+                self._place = None
+            if self._parent_fd >= 0:
+                os.close(self._parent_fd)
+                self._parent_fd = -1

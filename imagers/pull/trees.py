@@ -206,12 +206,16 @@ class Trees(Closing):
         """Let the tree of all layers be the root of a bundle on its way.
 
         Raises:
+            LocalError: another pull is about to put a bundle there, or one that was there is still
+                mounted.
             As `Snapshotter.compose`.
         """
         name = bundle_entry(bundle)
         former = self._store.find(name)
         if former is not None:  # not stale: see `remove_stale_bundles`
             former.close()
+            if any(one.name == name and one.in_use for one in self._store.entries()):
+                raise _made_by_another(bundle)
             raise LocalError(
                 "the root of a bundle that was at this path is still mounted",
                 path=str(bundle),
@@ -233,6 +237,9 @@ class Trees(Closing):
                 },
             )
             entry = self._stack.enter_context(new.commit(seal))
+        if entry.seal.facts["root"] != seal.facts["root"]:
+            # It came since we looked: what is below is written to by the root of that bundle.
+            raise _made_by_another(bundle)
 
         def release(root: Path) -> None:
             self._snapshotter.release(root)
@@ -254,6 +261,10 @@ class Trees(Closing):
             # A tree of its own, which needs nothing of the store.
             entry.close()
             self._store.remove(name)
+
+
+def _made_by_another(bundle: Path) -> LocalError:
+    return LocalError("another pull is about to put a bundle there", path=str(bundle))
 
 
 def ownership() -> Ownership:

@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 __all__ = ["FAULTS", "FaultProxy"]
@@ -59,6 +59,8 @@ class FaultProxy:
         rate: part of the requests that are spoilt, from 0 to 1.
         stall_s: how long an answer that stalls takes.
         kinds: of `FAULTS`, those that happen.
+        on_sent: told, in a thread of the proxy, how many bytes of answers it has passed on in all,
+            after each piece: for faults of the client at a byte, such as its death.
 
     Attributes:
         faults: what went wrong, in order: a word of `FAULTS`, and the request line.
@@ -73,6 +75,7 @@ class FaultProxy:
         rate: float = 0.3,
         stall_s: float = 0.3,
         kinds: Sequence[str] = FAULTS,
+        on_sent: Callable[[int], None] | None = None,
     ) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
@@ -80,6 +83,8 @@ class FaultProxy:
         self._rate = rate
         self._stall_s = stall_s
         self._kinds = kinds
+        self._on_sent = on_sent
+        self._sent = 0
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
@@ -209,14 +214,14 @@ class FaultProxy:
             return
         if fault == "wrong length":
             head = _changed_length(head, self._draw(2) * 2 - 1)
-        client.sendall(_with_header(head, b"Connection: close"))
+        self._pass_on(client, _with_header(head, b"Connection: close"))
         at = 0
-        within = min(4096, _length(head)) or 4096
+        within = _length(head) or 4096
         cut = self._draw(within) if fault in ("cut", "stall", "wrong bytes") else -1
         piece = rest or server.recv(_PIECE)  # head and body may come one after the other
         while piece:
             if -1 < cut < at + len(piece) and cut >= at:
-                client.sendall(piece[: cut - at])
+                self._pass_on(client, piece[: cut - at])
                 if fault == "cut":
                     _reset(client)
                     return
@@ -229,12 +234,20 @@ class FaultProxy:
                 cut = -1
             if fault == "slow":
                 for start in range(0, len(piece), max(1, len(piece) // 4)):
-                    client.sendall(piece[start : start + max(1, len(piece) // 4)])
+                    self._pass_on(client, piece[start : start + max(1, len(piece) // 4)])
                     self._stopping.wait(0.002)
             else:
-                client.sendall(piece)
+                self._pass_on(client, piece)
             at += len(piece)
             piece = server.recv(_PIECE)
+
+    def _pass_on(self, client: socket.socket, piece: bytes) -> None:
+        client.sendall(piece)
+        if self._on_sent is not None:
+            with self._lock:
+                self._sent += len(piece)
+                sent = self._sent
+            self._on_sent(sent)
 
     def _draw(self, below: int) -> int:
         with self._lock:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -93,6 +94,22 @@ def test_pull_that_is_killed_publishes_nothing_and_the_next_one_cleans_up(
     assert len(staged(imagers)) == 1
     imagers.succeed("pull", f"oci:{images.build()}:v1", "bundle", "--policy", accept)
     assert imagers.leftovers() == ["bundle"]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")
+@pytest.mark.parametrize("number", ["INT", "TERM"])
+@pytest.mark.parametrize("call", ["rename,renameat,renameat2", "fsync"])
+def test_signal_when_the_bundle_appears_does_not_deny_it(imagers, images, accept, call, number):
+    """It is there, and was checked: an error, or what is left of it, would be in the way."""
+    words = imagers.words("pull", f"oci:{images.build()}:v1", "bundle", "--policy", accept)
+    imagers.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    strace = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}"]
+    inject = ["-e", f"inject={call}:signal={number}"]
+    done = imagers.run([*strace, *inject, *words, "--no-store"], within=60)
+    assert done.code == 0, done
+    assert "imagers: error" not in done.stderr
+    assert imagers.leftovers() == ["bundle"]
+    assert (imagers.here / "bundle/rootfs/etc/hostname").read_bytes() == b"guest\n"
 
 
 @pytest.mark.usefixtures("stalled")

@@ -18,6 +18,7 @@ import pytest
 from imagers.model.keys import SecretKey
 from imagers.pull.trees import remove_bundle
 from imagers.store import Store
+from tests.faults.disks import Disk, mounted_below
 from tests.faults.puller import KEY, TREE, pull, tree_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,11 +95,6 @@ def check_next_pull(store, bundle, kind):
     return sum(layer.resumed for layer in report.layers)
 
 
-def mounted_below(folder):
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [at for line in lines if (at := line.split()[4]).startswith(f"{folder}/")]
-
-
 @pytest.fixture
 def places(tmp_path):
     (tmp_path / "bundles").mkdir()
@@ -129,35 +125,6 @@ def test_pull_that_is_killed_at_any_operation_is_repaired_by_the_next(kind, plac
     assert resumed > 0 or not IS_LONG or kind != "shared"
 
 
-class Disk:
-    """A file system in a file: what was not synced when the file is copied is lost."""
-
-    def __init__(self, folder):
-        self.image, self.mounted = folder / "disk", folder / "mounted"
-        self.mounted.mkdir()
-        with self.image.open("wb") as file:
-            file.truncate(64 * 2**20)
-        subprocess.run(["mkfs.ext4", "-q", self.image], check=True)
-        self._mount()
-
-    def _mount(self):
-        subprocess.run(["mount", "-o", "loop", self.image, self.mounted], check=True)
-
-    def cut_power(self):
-        """Everything as it was on the disk; the journal is replayed by the mount."""
-        with self.image.open("rb") as file:
-            data = file.read()
-        self.unmount()
-        self.image.write_bytes(data)
-        self._mount()
-
-    def sync(self):
-        subprocess.run(["sync", "-f", self.mounted], check=True)
-
-    def unmount(self):
-        subprocess.run(["umount", self.mounted], check=True)
-
-
 @pytest.fixture
 def disk(tmp_path):
     if os.geteuid() != 0:
@@ -185,7 +152,7 @@ def test_store_after_a_power_cut_is_repaired_by_the_next_pull(kind, disk, tmp_pa
         was_killed = killed_at(number, store, bundle, kind)
         if not was_killed:
             forget(store, bundle)
-        disk.cut_power()
+        disk.cut()
         if was_killed and bundle.exists():
             shutil.rmtree(bundle)
         check_next_pull(store, bundle, kind)

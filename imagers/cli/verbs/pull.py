@@ -63,6 +63,7 @@ import click
 
 from imagers.cli.brokers import BrokerOptions, broker_options
 from imagers.cli.command import (
+    FINISH,
     VerbCommand,
     blamed_on,
     budget_options,
@@ -230,6 +231,7 @@ def command(  # one parameter an option
             on_trusted=on_trusted,
             on_step=bar.step,
             on_progress=bar.show,
+            on_publish=click.get_current_context().meta.get(FINISH),
             trace=None if file is None else file.trace,
         )
     if as_json:

@@ -264,8 +264,9 @@ def _run(program: str, *words: str, what: Path) -> bytes:
     except (OSError, TimeoutError, OverflowError) as error:
         raise LocalError(f"{program}: {error}", path=str(what)) from error
     if answer.status != 0:
-        said = answer.error.decode("utf-8", "replace").strip().split("\n")[0]
+        said = answer.error.decode("utf-8", "replace").strip().split("\n")[0].rstrip(".")
         if words[0] == "verify" and answer.status in _NOT_VERIFIED:
             raise IntegrityError(f"{what}: not what was committed: {program}: {said}")
-        raise LocalError(f"{program} failed ({answer.status}): {said}", path=str(what))
+        words_of_it = f": {said}" if said else ""
+        raise LocalError(f"{program} failed ({answer.status}){words_of_it}", path=str(what))
     return bytes(answer.out)

@@ -68,6 +68,7 @@ class Snapshotter(Protocol):
 
         Raises:
             Unsupported: why not.
+            LocalError: nothing can be written there, or there is no room.
         """
 
     def prepare(

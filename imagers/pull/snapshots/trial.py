@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["check_by_trial"]
 
+# Of a place that is full: another snapshotter would fare no better.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def check_by_trial(snapshotter: Snapshotter, directory: Path) -> None:
     """Raise unless it does what it is for below `directory`; nothing of the trial is left.
 
     Raises:
         Unsupported: it does not.
-        LocalError: nothing can be written there.
+        LocalError: nothing can be written there, or there is no room.
     """
     with (
         local_errors(directory),
@@ -33,6 +37,8 @@ def check_by_trial(snapshotter: Snapshotter, directory: Path) -> None:
             found = _tree_of_two(snapshotter, Path(trial))
         except (LocalError, OSError) as error:
             cause = error.__cause__ or error
+            if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+                raise
             reason = reason_of(cause) if isinstance(cause, OSError) else str(error)
         else:
             if found == ["replaced"]:

@@ -41,7 +41,7 @@ def test_local_error_says_what_the_machine_said():
     error = failure_of(Fault.UNPACK, what="layer", text=b"usr/\nx", number=28)
     assert isinstance(error, LocalError)
     assert error.path == "usr/\N{REPLACEMENT CHARACTER}x"
-    assert str(error).endswith("cannot unpack layer: No space left on device")
+    assert str(error).endswith("cannot unpack layer: no space left on device")
     assert "--jobs 1 with --stream none" in error.hint  # of room that is taken until then
     assert failure_of(Fault.KEEP, what="layer", number=28).hint == error.hint
     assert "make room" in failure_of(Fault.WRITE, what="layer", number=28).hint

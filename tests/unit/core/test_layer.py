@@ -460,7 +460,7 @@ def test_closed_key_is_the_callers_bug(core):
 def test_full_disk_is_a_local_error(core):
     with open("/dev/full", "wb", buffering=0) as full:
         source = core.Memory(bytes(1000))
-        with pytest.raises(LocalError, match="cannot write layer: No space left on device"):
+        with pytest.raises(LocalError, match="cannot write layer: no space left on device"):
             layer.seal_layer(
                 source,
                 full.fileno(),
@@ -474,7 +474,7 @@ def test_full_disk_is_a_local_error(core):
 def test_unreadable_source_is_a_local_error(core, tmp_path):
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        with pytest.raises(LocalError, match="cannot read layer: Is a directory"):
+        with pytest.raises(LocalError, match="cannot read layer: is a directory"):
             layer.open_layer(
                 fd,
                 None,
@@ -886,7 +886,7 @@ def test_check_that_fails_forgets_its_key(core):
 def test_check_with_a_full_disk_says_what_helps(core):
     with (
         open("/dev/full", "wb", buffering=0) as full,
-        pytest.raises(LocalError, match="cannot keep layer until it is checked: No space") as told,
+        pytest.raises(LocalError, match="cannot keep layer until it is checked: no space") as told,
     ):
         core.check(noise(PIECE + 1), sink=full.fileno())
     assert "--stream" in told.value.hint

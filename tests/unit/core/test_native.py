@@ -221,7 +221,7 @@ def test_seal_in_threads_onto_a_full_disk_tells_that(monkeypatch, core, compress
     with (
         source.open("rb") as file,
         open("/dev/full", "wb", buffering=0) as full,
-        pytest.raises(LocalError, match="No space left on device"),
+        pytest.raises(LocalError, match="no space left on device"),
     ):
         layer.seal_layer(
             file.fileno(),

@@ -870,7 +870,7 @@ def test_unpack_into_a_full_disk_is_a_local_error(unpacking, tar, make):
     if done.returncode:
         pytest.skip("cannot mount here")
     try:
-        with pytest.raises(LocalError, match="No space left on device") as caught:
+        with pytest.raises(LocalError, match="no space left on device") as caught:
             unpacking.unpack(tar(make.file("big", "x" * 200_000)), root=root)
         assert caught.value.path == "big"
     finally:

@@ -524,7 +524,7 @@ def test_a_full_disk_is_a_local_error_and_leaves_no_image(
     image, run, key = plain_image("gzip"), encrypt_image, rsa[0]
     if work == "decrypt":
         image, run, key = load_layout(path), decrypt_image, rsa[1]
-    with pytest.raises(LocalError, match="No space left"):
+    with pytest.raises(LocalError, match="no space left"):
         run(image, full, [key])
     assert not full_path.exists()
 

@@ -203,3 +203,38 @@ def test_place_gets_no_name_that_something_has(tmp_path, parent):
             place.rename("half")
         place.publish()
     assert names(tmp_path) == ["bundle", "half"]
+
+
+@pytest.mark.parametrize("function", ["rename", "fsync"])
+def test_signal_as_soon_as_it_appeared_leaves_nothing(tmp_path, parent, monkeypatch, function):
+    """Python raises it when the call returns, before any line of ours is run."""
+    real = getattr(os, function)
+
+    def interrupted(*arguments, **options):
+        monkeypatch.undo()
+        real(*arguments, **options)
+        assert (tmp_path / "bundle" / "file").exists()
+        raise KeyboardInterrupt
+
+    with StagedDirectory(parent, "bundle", MARK) as place:
+        make(place, "file")
+        monkeypatch.setattr(staged_directory.os, function, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            place.publish()
+    assert names(tmp_path) == []
+
+
+def test_signal_before_it_appears_leaves_what_another_put_there(tmp_path, parent, monkeypatch):
+    def interrupted(*_arguments, **_options):
+        monkeypatch.undo()
+        (tmp_path / "bundle").mkdir()
+        (tmp_path / "bundle" / "theirs").touch()
+        raise KeyboardInterrupt
+
+    with StagedDirectory(parent, "bundle", MARK) as place:
+        make(place, "file")
+        monkeypatch.setattr(staged_directory.os, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            place.publish()
+    assert names(tmp_path) == ["bundle"]
+    assert names(tmp_path / "bundle") == ["theirs"]

@@ -508,3 +508,12 @@ def test_tree_with_many_directories_beside_each_other_is_removed(bundle, tmp_pat
         for number in range(1200):
             os.mkdir(str(number), dir_fd=staging.root_fd)
     assert names(tmp_path) == []
+
+
+def test_place_goes_also_where_what_was_composed_cannot_be_released(bundle, tmp_path):
+    def refuse(root):
+        raise LocalError("is in use", path=str(root))
+
+    with pytest.raises(LocalError, match="is in use"), Staging(bundle) as staging:
+        staging.compose(lambda _: None, refuse)
+    assert names(tmp_path) == []

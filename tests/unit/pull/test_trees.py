@@ -300,6 +300,59 @@ def test_bundle_where_one_was_that_is_still_mounted_is_refused(pull, store, kind
     assert (moved / "rootfs/b").read_bytes() == b"written"
 
 
+class Overtaken(Store):
+    """A store in which something happens right after it was asked for the entry of a bundle."""
+
+    happens = None
+
+    def find(self, name):
+        entry = super().find(name)
+        if name.startswith("bundle-") and self.happens is not None:
+            happens, self.happens = self.happens, None
+            happens()
+        return entry
+
+
+def test_pull_that_another_overtakes_leaves_its_bundle_alone(pull, store, kind, tmp_path):
+    """The other one has published: what its container writes must not be removed, or shared."""
+    source = plain_image(BASE, TOP)
+    bundle = tmp_path / "bundles" / "1"
+    bundle.parent.mkdir()
+    with Overtaken(store.path, store.key) as second:
+        second.happens = lambda: pull(source)
+        options = options_for(ACCEPT, store=second, snapshotter=load_snapshotter(kind))
+        with pytest.raises(LocalError, match=r"about to put a bundle there|appeared during"):
+            pull_image(named(source, no_signatures, pinned=True), bundle, options)
+        assert os.listdir(bundle.parent) == ["1"]
+        (bundle / "rootfs/new").write_bytes(b"written")  # fails where its scratch is gone
+        check_names = sorted(path.name for path in (bundle / "rootfs").iterdir())
+        assert check_names == ["b", "etc", "new"]
+        assert names(store, "bundle") == ([bundle_entry(bundle)] if kind == "overlay" else [])
+
+
+def test_pull_to_a_bundle_that_another_makes_says_so(pull, store, kind, tmp_path):
+    """And not that it can be unmounted: it is going to be somebody's."""
+    source = plain_image(BASE, TOP)
+    bundle = tmp_path / "bundles" / "1"
+    bundle.parent.mkdir()
+    snapshotter = load_snapshotter(kind)
+
+    class Watched:
+        name = kind
+        prepare, release = snapshotter.prepare, snapshotter.release
+
+        def compose(self, *arguments):
+            with pytest.raises(LocalError, match="another pull is about to put a bundle") as e:
+                pull(source)
+            assert e.value.hint is None
+            snapshotter.compose(*arguments)
+
+    options = options_for(ACCEPT, store=store, snapshotter=Watched())
+    pull_image(named(source, no_signatures, pinned=True), bundle, options)
+    check_tree(bundle)
+    assert os.listdir(bundle.parent) == ["1"]
+
+
 @mounted
 def test_bundle_of_another_mount_namespace_is_not_removed(pull, store):
     _, bundle, _ = pull(plain_image(BASE, TOP))

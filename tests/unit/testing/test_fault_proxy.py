@@ -177,6 +177,15 @@ def test_proxy_without_faults_changes_nothing(filled, tmp_path):
     assert proxy.faults == []
 
 
+def test_proxy_tells_how_much_it_has_passed_on(filled, tmp_path):
+    """To the last byte: something may be done to the client at any of them."""
+    told = []
+    with FaultProxy(filled.address, seed=3, rate=0, on_sent=told.append) as proxy:
+        assert pull(proxy.address, tmp_path / "copy", PATIENT)
+    assert len(set(told)) == len(told)
+    assert max(told) > sum(map(len, (CONFIG, *LAYERS)))
+
+
 def test_proxy_waits_for_a_body_that_comes_after_its_head():
     listener = socket.create_server(("127.0.0.1", 0))
 

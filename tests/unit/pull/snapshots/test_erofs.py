@@ -199,11 +199,11 @@ def test_check_without_a_program_names_its_package(two, folder, monkeypatch, pro
 def test_program_that_fails_is_a_local_error_with_its_words(two, folder, monkeypatch):
     program = folder / "programs" / "mkfs.erofs"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho 'no more' >&2\nexit 3\n")
+    program.write_text("#!/bin/sh\necho 'no more.' >&2\nexit 3\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     with (
-        pytest.raises(LocalError, match=r"layer.erofs: mkfs.erofs failed \(3\): no more"),
+        pytest.raises(LocalError, match=r"layer.erofs: mkfs.erofs failed \(3\): no more$"),
         two.snapshotter.prepare([], two.place()),
     ):
         pass

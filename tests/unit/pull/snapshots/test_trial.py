@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,19 @@ def test_trial_releases_the_root_also_where_the_tree_is_wrong(folder):
     with pytest.raises(Unsupported, match=r"got .'more', 'replaced'."):
         check_by_trial(Watched(), folder)
     assert released == ["root"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("wraps", [True, False])
+def test_trial_in_a_place_that_is_full_is_a_local_error(folder, number, wraps):
+    """Not the snapshotter's fault: another one, taken in its place, would be worse and fail too."""
+
+    class Full(Plain):
+        def compose(self, layers, root, scratch):
+            wrapped = local_errors(root, f"cannot mount {layers}, {scratch}")
+            with wrapped if wraps else nullcontext():
+                raise OSError(number, os.strerror(number))
+
+    with pytest.raises(LocalError, match=os.strerror(number).lower()):
+        check_by_trial(Full(), folder)
+    assert list(folder.iterdir()) == []
