@@ -287,7 +287,6 @@ def _publish(
     measure: Measure | None,
     record: JSON,
     *,
-    trace: Trace | None,
     on_publish: Callable[[], None] | None,
     trace: Trace | None,
     limit: Cancellation,
