@@ -548,7 +548,7 @@ class _GrowingFile:
         Closing what is given closes the file.
         """
         try:
-            with self._changed:
+            with self._changed, cancellation.waiting(OTHERS):
                 while self._fd < 0 and self._filling:
                     cancellation.check()
                     self._changed.wait(_TICK_S)

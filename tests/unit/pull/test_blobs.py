@@ -657,7 +657,7 @@ def test_verbose_says_why_a_layer_is_not_kept(pull, store, monkeypatch, caplog):
 def test_layer_that_cannot_be_unpacked_for_want_of_room_leaves_no_part(store, small):
     """Its bytes may be what fills the disk."""
     place = small("rw,size=4m").path.parent
-    with pytest.raises(LocalError, match="cannot unpack layer 2 of 2: No space left"):
+    with pytest.raises(LocalError, match="cannot unpack layer 2 of 2: no space left"):
         pull_image(
             named(large_image(), no_signatures, pinned=True),
             place / "bundle",

@@ -475,6 +475,12 @@ def test_part_is_taken_by_one_alone(store, leave):
         assert again.there == 2 * MIB
 
 
+def test_part_that_is_longer_than_the_blob_is_removed(store, leave):
+    leave()
+    assert store.take_part(DIGEST, size=2 * MIB - 1) is None
+    assert os.listdir(store.path) == []
+
+
 def test_part_of_a_killed_process_is_taken(store, tmp_path):
     program = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom imagers.store import Store\n"
