@@ -12,17 +12,12 @@ what starting costs. The floor of a second pull is that, and what asking the reg
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
-import statistics
-import subprocess
-import tempfile
 from pathlib import Path
 
-from guest_pull import Runs, encrypted_image
+from guests import MIB, Guest, Runs, guest
 from measure import IMAGERS, out
-from registry_pull import Registry
 
 _LAYERS = 4
 _STORES = {
@@ -33,28 +28,28 @@ _STORES = {
 }
 
 
-def _forget(folder: Path, *, store: bool) -> None:
-    bundle = folder / "bundle"
-    if os.path.ismount(bundle / "rootfs"):
-        out(*IMAGERS, "store", "remove", str(bundle), "--store", str(folder / "store"))
-    shutil.rmtree(bundle)
+def _forget(place: Guest, *, store: bool) -> None:
+    kept = place.folder / "store"
+    if os.path.ismount(place.bundle / "rootfs"):
+        out(*IMAGERS, "store", "remove", place.bundle, "--store", kept)
+    shutil.rmtree(place.bundle)
     if store:
-        shutil.rmtree(folder / "store")
+        shutil.rmtree(kept)
 
 
-def _measure(folder: Path, pull: list[str], runs: int) -> dict[str, Runs]:
+def _measure(place: Guest, image: str, runs: int) -> dict[str, Runs]:
     found: dict[str, Runs] = {}
     for _ in range(runs):
-        found.setdefault("imagers --help", Runs()).add(folder / "peak", [*IMAGERS, "--help"])
-        found.setdefault("no store", Runs()).add(folder / "peak", [*pull, "--no-store"])
-        _forget(folder, store=False)
+        found.setdefault("imagers --help", Runs()).add(place.peak, [*IMAGERS, "--help"])
+        found.setdefault("no store", Runs()).add(place.peak, place.pull(image, "--no-store"))
+        _forget(place, store=False)
         for name, words in _STORES.items():
             if shutil.which("mkfs.erofs") is None and name == "erofs":
                 continue
+            pull = place.pull(image, "--store", place.folder / "store", *words)
             for which in ("first", "second"):
-                row = found.setdefault(f"{name}, {which}", Runs())
-                row.add(folder / "peak", [*pull, "--store", str(folder / "store"), *words])
-                _forget(folder, store=which == "second")
+                found.setdefault(f"{name}, {which}", Runs()).add(place.peak, pull)
+                _forget(place, store=which == "second")
     return found
 
 
@@ -66,41 +61,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--place", type=Path, help="where the bundle and the store go")
     arguments = parser.parse_args()
-    program = shutil.which("docker-registry")
-    if program is None:
-        raise SystemExit("there is no docker-registry")
-    with tempfile.TemporaryDirectory(dir=arguments.place) as name:
-        folder = Path(name)
-        for command in (
-            ["genrsa", "-out", "private.pem", "2048"],
-            ["rsa", "-in", "private.pem", "-pubout", "-out", "public.pem"],
-        ):
-            subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
-        out("cc", "-O2", Path(__file__).with_name("peak.c"), "-o", folder / "peak")
-        accept = {"default": [{"type": "insecureAcceptAnything"}]}
-        (folder / "policy.json").write_text(json.dumps(accept))
-        registry = Registry(folder, program)
-        try:
-            image = f"docker://{registry.address}/image:v1"
-            size = encrypted_image(
-                folder, _LAYERS, arguments.mebibytes, image, files=arguments.files
-            )
-            print(
-                f"load {os.getloadavg()[0]:.1f}; {_LAYERS} layers, {size / 2**20:.0f} MiB stored, "
-                f"{arguments.files} small files"
-            )
-            pull = [*IMAGERS, "pull", "-q", image, str(folder / "bundle"), "--policy",
-                    f"{folder}/policy.json", "--tls-verify=false", "--decryption-key",
-                    f"{folder}/private.pem"]  # fmt: skip
-            for what, row in _measure(folder, pull, arguments.runs).items():
-                print(
-                    f"  {what:<16} CPU {statistics.median(row.cpu):6.2f} s (least "
-                    f"{min(row.cpu):6.2f})  clock {statistics.median(row.wall):6.2f} s (least "
-                    f"{min(row.wall):6.2f})  memory {max(row.memory):4.0f} MiB",
-                    flush=True,
-                )
-        finally:
-            registry.stop()
+    with guest(arguments.place) as place:
+        image = place.image("image")
+        size = place.encrypted(_LAYERS, arguments.mebibytes, image, files=arguments.files)
+        print(f"{_LAYERS} layers, {size / MIB:.0f} MiB stored, {arguments.files} small files")
+        for what, row in _measure(place, image, arguments.runs).items():
+            print(f"  {what:<16} {row}", flush=True)
 
 
 if __name__ == "__main__":

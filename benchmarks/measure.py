@@ -19,6 +19,7 @@ from imagers import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled
 # As a user starts it, and not whatever is in the directory that it is started in.
 IMAGERS = [sys.executable, "-P", "-m", "imagers"]
 

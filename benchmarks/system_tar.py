@@ -41,7 +41,7 @@ class _Both:
         return len(data)
 
 
-def _files() -> Iterator[tuple[str, bytes]]:
+def system_files(seed: int) -> Iterator[tuple[str, bytes]]:
     """Names and contents, without end: where there are too few, they come again."""
     paths = [
         os.path.join(folder, name)
@@ -49,7 +49,7 @@ def _files() -> Iterator[tuple[str, bytes]]:
         for folder, _, names in sorted(os.walk(top))
         for name in sorted(names)
     ]
-    random.Random(1).shuffle(paths)  # noqa: S311  # the same each time
+    random.Random(seed).shuffle(paths)  # noqa: S311  # the same each time
     while True:
         for path in paths:
             try:
@@ -65,14 +65,14 @@ def _compresses_well(data: bytes) -> bool:
     return len(sample) > RATIO * len(zlib.compress(sample, 1))
 
 
-def write_tar(path: Path, packed: Path, size: int) -> None:
+def write_tar(path: Path, packed: Path, size: int, *, seed: int = 1) -> None:
     """`path`, and `packed` by gzip -6 with at least `size` bytes."""
     with path.open("wb") as plain, packed.open("wb") as sink:
         gzip = subprocess.Popen(["gzip", "-6", "-n"], stdin=subprocess.PIPE, stdout=sink)
         assert gzip.stdin is not None
         both = _Both(plain, gzip.stdin)
         with tarfile.open(fileobj=both, mode="w|") as tar:  # type: ignore[call-overload]  # writes
-            for name, data in _files():
+            for name, data in system_files(seed):
                 done = packed.stat().st_size
                 if done >= size:
                     break

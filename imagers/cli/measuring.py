@@ -78,13 +78,13 @@ class Measuring:
             FormatError, LocalError: it is none, or cannot be read.
             NoTEE, Unsupported, EvidenceRejected: it is not that of this machine.
         """
+        if self.init_data is None or self.only_print:
+            return None
         from imagers.cli.machine import attester_of_machine
         from imagers.evidence.init_data import MAX_INIT_DATA, parse_init_data
         from imagers.evidence.own import check_own_init_data
         from imagers.files import read_bounded
 
-        if self.init_data is None or self.only_print:
-            return None
         with blamed_on("--init-data"):
             data = read_bounded(self.init_data, max_bytes=MAX_INIT_DATA)
             document = parse_init_data(data)
@@ -111,13 +111,13 @@ class Measuring:
         Raises:
             As what reads them for the pull.
         """
+        if self.register is None and self.init_data is None and not self.only_print:
+            return None
         from imagers.cli.images import name_of
         from imagers.pull.measured_settings import MeasuredSettings
         from imagers.pull.named import identity_of
         from imagers.registry.mirrors import AUTH_FILES, RegistriesConf
 
-        if self.register is None and self.init_data is None and not self.only_print:
-            return None
         name = name_of(ref)
         place = user.find_policy(policy)
         if place is None or not is_at_broker(place):

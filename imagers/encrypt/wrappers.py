@@ -26,7 +26,6 @@ from imagers.encrypt.keyfiles import (
     load_decryption_file,
 )
 from imagers.encrypt.recipients import DecryptionKey, PacketNumber, ProviderKey, Recipient
-from imagers.encrypt.rewrap import PacketTarget
 from imagers.encrypt.schemes.scheme import SCHEMES, ProviderSettings, Target, find_scheme
 from imagers.errors import FormatError, KeyUnavailable, LocalError
 from imagers.model.keys import KeyUnwrapper, KeyWrapper
@@ -62,6 +61,8 @@ def load_targets(
         UsageError: a recipient that no packet names.
         LocalError, FormatError, Unsupported, KeyUnavailable: a file or the keyring.
     """
+    from imagers.encrypt.rewrap import PacketTarget
+
     known = settings or ProviderSettings()
     return tuple(
         PacketTarget(one.scheme, one.number)

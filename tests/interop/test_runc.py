@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from imagers.model.descriptor import Platform
+from imagers.model.keys import SecretKey
 from imagers.pull.named import open_image
 from imagers.pull.run import PullOptions, pull_image
+from imagers.pull.snapshots.table import load_snapshotter
+from imagers.pull.trees import remove_bundle
 from imagers.sign.policy_json import parse_policy
+from imagers.store import Store
 from imagers.testing import TarEntry, make_image, make_tar
 
 BUSYBOX = Path("/bin/busybox")
@@ -50,10 +54,10 @@ def write_image(layout, command, user):
     make_image(tar, platform=platform, config={"config": config}).save(layout)
 
 
-def pull(layout, bundle):
+def pull(layout, bundle, **options):
     policy = parse_policy(b'{"default":[{"type":"insecureAcceptAnything"}]}')
     with open_image(f"oci:{layout}") as image:
-        pull_image(image, bundle, PullOptions(policy))
+        return pull_image(image, bundle, PullOptions(policy, **options))
 
 
 def run_in(state, bundle):
@@ -106,6 +110,25 @@ def test_runc_runs_a_pulled_bundle(runnable):
         "volume",
         "no device of the image",
     ]
+
+
+@pytest.mark.parametrize("kind", ["overlay", "plain", "erofs"])
+def test_runc_runs_a_root_of_layers_that_are_kept(runnable, kind):
+    write_image(
+        runnable / "image", "busybox id -u; busybox touch /etc/scratch/x && echo volume", ""
+    )
+    for turn in range(2):
+        bundle = runnable / f"bundle{turn}"
+        with SecretKey(b"k" * 32) as key, Store(runnable / "store", key) as store:
+            kept = {"store": store, "snapshotter": load_snapshotter(kind)}
+            report = pull(runnable / "image", bundle, **kept)
+            try:
+                assert [layer.is_kept for layer in report.layers] == [turn == 1]
+                done = run_in(runnable / "state", bundle)
+                assert done.returncode == 0, done.stderr
+                assert done.stdout.splitlines() == ["0", "volume"]
+            finally:
+                remove_bundle(store, bundle)
 
 
 def test_runc_gives_the_exit_code_of_the_image(runnable):
