@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import warnings
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -25,6 +26,7 @@ from imagers.cli.output import JSON_PRINTED, print_json, say
 from imagers.errors import ImagersError, LocalError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from sys import UnraisableHookArgs
     from types import FrameType
     from typing import TextIO
@@ -203,6 +205,15 @@ class _Signals:
         """Nothing ends the program any more but its own end, which is near."""
         self.is_told = True
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A short block that none of them ends; one that comes is forgotten."""
+        was_told, self.is_told = self.is_told, True
+        try:
+            yield
+        finally:
+            self.is_told = was_told
+
     def install(self) -> None:
         for number in _SIGNALS:
             signal.signal(number, self._handle)
@@ -251,16 +262,19 @@ class _Ending:
         context: of the run, as soon as there is one.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], signals: _Signals | None) -> None:
+        self._signals = signals
         self._as_json = "--json" in itertools.takewhile(lambda word: word != "--", arguments)
         self.context: click.Context | None = None
 
     def fail(self, kind: str, text: str, hint: str | None, exit_code: int) -> int:
         """Tell it; the exit code."""
         _drop_output()  # what nobody took of it would change the exit code at Python's end
-        say("error", text)
-        if hint:
-            say("hint", hint)
+        # One error is told: with a signal in between there would be two, or half of one.
+        with nullcontext() if self._signals is None else self._signals.held():
+            say("error", text)
+            if hint:
+                say("hint", hint)
         has_printed = self.context is not None and self.context.meta.get(JSON_PRINTED, False)
         if self._as_json and not has_printed:
             facts = {"type": kind, "message": text, "hint": hint, "exit_code": exit_code}
@@ -278,7 +292,7 @@ def run(arguments: list[str], signals: _Signals | None = None) -> int:
     Args:
         signals: what raises for them; None: nobody.
     """
-    ending = _Ending(arguments)
+    ending = _Ending(arguments, signals)
     try:
         return _run(arguments, ending, signals)  # also while an error is being told
     except (KeyboardInterrupt, click.Abort, _Terminated) as error:

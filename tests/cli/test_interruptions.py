@@ -112,6 +112,17 @@ def test_signal_when_the_bundle_appears_does_not_deny_it(imagers, images, accept
     assert (imagers.here / "bundle/rootfs/etc/hostname").read_bytes() == b"guest\n"
 
 
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")
+@pytest.mark.parametrize("number", ["INT", "TERM"])
+def test_signal_while_an_error_is_told_adds_no_other(imagers, accept, number):
+    words = imagers.words("pull", "oci:nowhere:v1", "bundle", "--policy", accept, "--no-store")
+    imagers.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    strace = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=write"]
+    done = imagers.run([*strace, "-e", f"inject=write:signal={number}", *words], within=60)
+    assert done.code == LOCAL, done
+    assert "nowhere" in done.error
+
+
 @pytest.mark.usefixtures("stalled")
 def test_pull_beside_a_running_one_to_the_same_place_leaves_it_alone(imagers, images, accept):
     imagers.succeed("pull", f"oci:{images.build()}:v1", "bundle", "--policy", accept)

@@ -105,7 +105,7 @@ class Run:
         self.store = folder / "data" / "store"
         self.bundle = folder / "bundles" / "bundle"
         self.environment = {
-            "PATH": os.environ["PATH"],
+            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
             "IMAGERS_STORE": str(folder / "no-store"),
@@ -135,6 +135,7 @@ class Run:
                 is_alone=self.rounds == 1,
             )
             self._round(Faults(self, number, kinds))
+            self._change_parts(Random(f"{self.seed} {number}"))
         self._without_faults()
         how = "signed" if self.is_signed else "by digest"
         store = f"store {self.keeping}{', warm' if self.is_warm else ''}"
@@ -289,6 +290,21 @@ class Run:
             for one in entries:
                 if self.random.randrange(2):
                     shutil.rmtree(one)
+
+    def _change_parts(self, random):
+        """What came of layers whose download broke off is not what it was, as the host may do."""
+        for part in sorted(self.store.glob("part-*/blob")):
+            data = bytearray(part.read_bytes())
+            how = random.randrange(6)
+            if how == 0 and data:
+                data[random.randrange(len(data))] ^= 1
+            elif how == 1:
+                del data[random.randrange(len(data) + 1) :]
+            elif how == 2:
+                data += bytes(random.randrange(1, 1000))
+            if how < 3:
+                part.write_bytes(data)
+                self.told.append(f"changed {part.parent.name[:20]}")
 
     def _round(self, faults):
         """Pulls with faults, and what has to hold after them."""
