@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from imagers.errors import FormatError, LocalError
+from imagers.waiting import wait_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,7 @@ _FILE_MODE = 0o644  # less the umask
 _NO_UNNAMED_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 _HIDDEN = ".imagers-"
 _PROC_FD = "/proc/self/fd"
+_PIECE = 64 * 1024
 _SHARED = frozenset({"9p", "virtiofs", "vboxsf", "fuse.vmhgfs-fuse", "vmhgfs", "prl_fs"})
 _MAX_MOUNTS = 4 * 1024 * 1024
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -95,12 +97,27 @@ def read_bounded(
 
     Raises:
         LocalError: it cannot be read, has more than `max_bytes`, or the name is none.
+        Cancelled: see `imagers.waiting.check`; a pipe may have nobody who writes.
     """
-    with local_errors(path, doing, hint=hint), open(path, "rb") as file:
-        data = file.read(max_bytes + 1)
+    data = bytearray()
+    with (
+        local_errors(path, doing, hint=hint),
+        open(path, "rb", buffering=0, opener=_open_to_read) as file,
+    ):
+        while len(data) <= max_bytes:
+            wait_to_read(file.fileno(), f"'{os.fspath(path)}'")
+            piece = file.read(min(_PIECE, max_bytes + 1 - len(data)))
+            if not piece:
+                break
+            data += piece
     if len(data) > max_bytes:
         raise LocalError(f"expected at most {max_bytes} bytes, got more", path=str(path))
-    return data
+    return bytes(data)
+
+
+def _open_to_read(path: str, flags: int) -> int:
+    # Without O_NONBLOCK a pipe that nobody writes to would hold us here for ever.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def is_shared_with_host(path: Path | str, *, mounts: Path = _MOUNTS) -> bool:

@@ -17,6 +17,7 @@ The clock is monotonic: who sets the time of the machine ends nothing by it.
 from __future__ import annotations
 
 import fcntl
+import select
 import threading
 import time
 from contextlib import contextmanager, nullcontext
@@ -42,6 +43,7 @@ __all__ = [
     "lock_file",
     "pause",
     "run_aside",
+    "wait_to_read",
     "waits_for",
 ]
 
@@ -281,6 +283,23 @@ def lock_file(fd: int, *, shared: bool, what: str) -> None:
                 pause(_LOCK_POLL_S)
             else:
                 return
+
+
+def wait_to_read(fd: int, who: str) -> None:
+    """Wait until a pipe, a terminal or a socket has something to read, or its end.
+
+    A file has so at once. Of a named pipe that was opened with `O_NONBLOCK` it is waited for the
+    first who writes, too.
+
+    Raises:
+        Cancelled: see `check`.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    with waits_for(who):
+        check()
+        while not poll.poll(None if in_force() is None else TICK_S * 1000):
+            check()
 
 
 def run_aside(work: Callable[[], _T], *, if_late: Callable[[], None] = lambda: None) -> _T:

@@ -13,7 +13,8 @@ PACKAGE = ROOT / "imagers"
 # Row by row from the bottom. A package imports from lower rows only; `errors` is for all.
 ROWS = [
     {"errors"},
-    {"model", "files", "lazy", "waiting"},
+    {"waiting"},
+    {"model", "files", "lazy"},
     {"core", "net", "programs"},
     {"gpg", "pki"},
     {"registry", "layout"},

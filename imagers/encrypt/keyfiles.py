@@ -41,6 +41,7 @@ from imagers.pki.jwk import (
     jwk_private_key,
     jwk_public_key,
 )
+from imagers.waiting import wait_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -359,7 +360,8 @@ def read_password(password: Password) -> SecretKey:
 
 def _read(path: str, max_bytes: int) -> SecretKey:
     with local_errors(path, "cannot be read"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A pipe may have nobody who writes yet: that is waited for below.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         return _read_descriptor(descriptor, path, max_bytes)
     finally:
@@ -373,7 +375,11 @@ def _read_descriptor(descriptor: int, name: str, max_bytes: int) -> SecretKey:
     try:
         # Until the end: pipes and `<(command)` give pieces.
         with local_errors(name, "cannot be read"):
-            while size <= max_bytes and (count := os.readv(descriptor, [view[size:]])):
+            while size <= max_bytes:
+                wait_to_read(descriptor, f"'{name}'")
+                count = os.readv(descriptor, [view[size:]])
+                if not count:
+                    break
                 size += count
         if size > max_bytes:
             raise FormatError(f"expected at most {max_bytes} bytes, got more", what=name)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from imagers import files
-from imagers.errors import FormatError, LocalError
+from imagers.errors import FormatError, LocalError, TimedOut
 from imagers.files import (
     StagedFile,
     check_new,
@@ -17,6 +18,7 @@ from imagers.files import (
     write_all,
     write_new,
 )
+from imagers.waiting import Cancellation
 
 
 @pytest.fixture(params=["nameless", "hidden name"])
@@ -210,6 +212,47 @@ def test_read_bounded_refuses_what_is_longer(tmp_path, size, fits):
     else:
         with pytest.raises(LocalError, match="expected at most 4 bytes, got more"):
             read_bounded(path, max_bytes=4)
+
+
+def test_read_bounded_of_a_named_pipe_takes_all_pieces_of_a_late_writer(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    pieces = [b"a" * 100_000, b"b" * 100_000]
+
+    def write():
+        with path.open("wb", buffering=0) as pipe:
+            for piece in pieces:
+                pipe.write(piece)
+
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(write)
+        assert read_bounded(path, max_bytes=1_000_000) == b"".join(pieces)
+        written.result(10)
+
+
+def test_read_bounded_of_a_pipe_whose_writer_has_ended():
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"all")
+        os.close(writer)
+        assert read_bounded(f"/proc/self/fd/{reader}", max_bytes=9) == b"all"
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["nobody writes", "the writer is silent"])
+def test_read_bounded_of_a_pipe_ends_with_what_is_in_force(tmp_path, is_open):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR) if is_open else -1
+    limit = Cancellation(seconds=0.3, phase="set-up")
+    try:
+        with pytest.raises(TimedOut) as caught, limit.in_force():
+            read_bounded(path, max_bytes=9)
+    finally:
+        if is_open:
+            os.close(writer)
+    assert caught.value.waited_for == f"'{path}'"
 
 
 def test_write_new_over_a_file_changes_nothing(tmp_path):

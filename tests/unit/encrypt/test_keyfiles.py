@@ -21,8 +21,16 @@ from imagers.encrypt.keyfiles import (
     parse_public_key,
     read_password,
 )
-from imagers.errors import FormatError, KeyUnavailable, LocalError, Unsupported, UsageError
+from imagers.errors import (
+    FormatError,
+    KeyUnavailable,
+    LocalError,
+    TimedOut,
+    Unsupported,
+    UsageError,
+)
 from imagers.model.keys import SecretKey
+from imagers.waiting import Cancellation
 
 
 def argument(text):
@@ -239,6 +247,20 @@ def test_read_password_from_a_pipe_takes_all_pieces():
         os.write(writer, b"horse\n")
         os.close(writer)
         assert opened(read_password(Password("fd", descriptor=reader))) == b"correct horse"
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("kind", ["file", "fd"])
+def test_read_password_from_a_pipe_without_an_end_ends_with_what_is_in_force(tmp_path, kind):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDWR)  # a writer as well, which is silent
+    password = Password(kind, path=str(path), descriptor=reader)
+    try:
+        limit = Cancellation(seconds=0.3, phase="set-up")
+        with pytest.raises(TimedOut, match="waited for '"), limit.in_force():
+            read_password(password)
     finally:
         os.close(reader)
 
