@@ -288,16 +288,17 @@ def lock_file(fd: int, *, shared: bool, what: str) -> None:
 def wait_to_read(fd: int, who: str) -> None:
     """Wait until a pipe, a terminal or a socket has something to read, or its end.
 
-    A file has so at once. Of a named pipe that was opened with `O_NONBLOCK` it is waited for the
-    first who writes, too.
+    A file has so at once, and then this raises nothing. Of a named pipe that was opened with
+    `O_NONBLOCK` it is waited for the first who writes, too.
 
     Raises:
         Cancelled: see `check`.
     """
     poll = select.poll()
     poll.register(fd, select.POLLIN)
+    if poll.poll(0):
+        return  # also for who cleans up when the time is over
     with waits_for(who):
-        check()
         while not poll.poll(None if in_force() is None else TICK_S * 1000):
             check()
 

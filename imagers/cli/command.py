@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagers.cli.output import set_loudness
-from imagers.errors import ImagersError, UsageError
+from imagers.errors import Cancelled, ImagersError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,6 +215,8 @@ def blamed_on(option: str | None) -> Iterator[None]:
     """
     try:
         yield
+    except Cancelled:
+        raise  # wherever it was noticed
     except ImagersError as error:
         # The library says in a word of its own what the option says here.
         text = str(error).removeprefix("decryption key: ").removeprefix("recipient: ")

@@ -15,8 +15,8 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from imagers.errors import FormatError, LocalError, UsageError
-from imagers.files import local_errors
+from imagers.errors import LocalError, UsageError
+from imagers.files import local_errors, read_bounded
 from imagers.registry.auth_files import (
     LEGACY_NAME,
     MAX_AUTH_FILE,
@@ -150,14 +150,11 @@ def forget_login(
 def _read(path: Path) -> AuthFile:
     raw: bytes | None = None
     hint = "it may hold the login for this registry; --authfile names another file"
-    with (
-        local_errors(path, "could not be read", hint=hint),
-        suppress(FileNotFoundError, NotADirectoryError),
-        path.open("rb") as file,
-    ):
-        raw = file.read(MAX_AUTH_FILE + 1)
-    if raw is not None and len(raw) > MAX_AUTH_FILE:
-        raise FormatError(f"expected at most {MAX_AUTH_FILE} bytes, got more", what=str(path))
+    try:
+        raw = read_bounded(path, max_bytes=MAX_AUTH_FILE, doing="could not be read", hint=hint)
+    except LocalError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise
     return parse_auth_file(raw, what=str(path), is_legacy=path.name == LEGACY_NAME)
 
 

@@ -90,6 +90,28 @@ def test_server_that_never_answers_to_tls(imagers, accept):
         check_timed_out(imagers, words, expected, phase="trust")
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--policy",
+        "--config",
+        "--kernel-command-line",
+        "--authfile",
+        "--image-rs-registries",
+        "--decryption-key",
+        "--store-key",
+        "--init-data",
+    ],
+)
+def test_file_that_is_a_pipe_to_which_nobody_writes(imagers, accept, tmp_path, option):
+    os.mkfifo(tmp_path / "pipe")
+    words = ["pull", "127.0.0.1:1/team/app:v1", "bundle", option, str(tmp_path / "pipe")]
+    if option != "--policy":
+        words += ["--policy", accept]
+    expected = "set-up: not done within 3 s in all: waited for '.*pipe'"
+    check_timed_out(imagers, words, expected, phase="set-up", own="3")
+
+
 def test_manifest_without_an_answer(imagers, imagers_registry, plain, accept):
     imagers_registry.hang(path="/manifests/v1", times=9)
     words = ("pull", plain, "bundle", "--policy", accept)

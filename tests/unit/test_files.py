@@ -255,6 +255,14 @@ def test_read_bounded_of_a_pipe_ends_with_what_is_in_force(tmp_path, is_open):
     assert caught.value.waited_for == f"'{path}'"
 
 
+def test_read_bounded_of_a_file_reads_when_the_time_is_over(tmp_path):
+    """What cleans up after a limit reads files, too."""
+    path = tmp_path / "file"
+    path.write_bytes(b"data")
+    with Cancellation(seconds=0, phase="bundle").in_force():
+        assert read_bounded(path, max_bytes=9) == b"data"
+
+
 def test_write_new_over_a_file_changes_nothing(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")

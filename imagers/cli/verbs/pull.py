@@ -68,6 +68,7 @@ from imagers.cli.command import (
     blamed_on,
     budget_options,
     json_option,
+    option_group,
     platform_option,
 )
 from imagers.cli.guests import budget_of, guest_options
@@ -101,20 +102,29 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-def _parse_limits(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> TimeLimits:
+def _begin(timeout: str | None) -> TimeLimits:
+    """The limits of the phases; that of all begins here, before other options are read."""
     from imagers.model.time_limits import TimeLimits, parse_time_limits
+    from imagers.waiting import Cancellation
 
-    if text is None:
-        return TimeLimits()
-    with blamed_on("--timeout"):
-        return parse_time_limits(text)
+    limits = TimeLimits()
+    if timeout is not None:
+        with blamed_on("--timeout"):
+            limits = parse_time_limits(timeout)
+    set_up = Cancellation(within=Cancellation(seconds=limits.total), phase="set-up")
+    click.get_current_context().with_resource(set_up.in_force())
+    return replace(limits, total=None)
+
+
+limit_options = option_group(
+    "limits", _begin, {"timeout": click.option("--timeout", metavar="LIMITS")}
+)
 
 
 @click.command("pull", cls=VerbCommand, help=__doc__)
 @click.argument("ref")
 @click.argument("bundle")
+@limit_options
 @policy_option
 @registries_d_option
 @click.option("--decryption-key", "keys", multiple=True, metavar="KEY")
@@ -129,7 +139,6 @@ def _parse_limits(
 @budget_options
 @keeping_options
 @reading_options
-@click.option("--timeout", "limits", metavar="LIMITS", callback=_parse_limits)
 @click.option("--trace", metavar="FILE")
 @json_option
 def command(  # one parameter an option
@@ -156,11 +165,7 @@ def command(  # one parameter an option
 ) -> None:
     """See the module."""
     from imagers.pull.run import PullOptions, pull_image
-    from imagers.waiting import Cancellation
 
-    whole = Cancellation(seconds=limits.total)
-    set_up = Cancellation(within=whole, phase="set-up")
-    click.get_current_context().with_resource(set_up.in_force())
     measure = measuring.measure()
     init_data = measuring.read_init_data(tee)
     asked = broker.or_guests(user)
@@ -202,7 +207,7 @@ def command(  # one parameter an option
             require_encrypted=require_encrypted,
             stream=stream,
             budget=budget_of(budget, user),
-            time_limits=replace(limits, total=None),  # that of all of it has begun
+            time_limits=limits,
         )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
