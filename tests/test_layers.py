@@ -12,8 +12,7 @@ PACKAGE = ROOT / "imagers"
 
 # Row by row from the bottom. A package imports from lower rows only; `errors` is for all.
 ROWS = [
-    {"errors"},
-    {"waiting"},
+    {"errors", "waiting"},
     {"model", "files", "lazy"},
     {"core", "net", "programs"},
     {"gpg", "pki"},

@@ -1338,3 +1338,15 @@ def test_limit_that_is_reached_before_the_rename_publishes_nothing(source, bundl
             measure=Slow(),
         )
     assert list(bundle.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["nothing kept", "kept"])
+def test_end_that_comes_right_before_the_rename_denies_no_bundle(served, bundle, kept_layers, kept):
+    """From there on nothing looks whether it has to end: yes is told of what is there."""
+    _, name, _ = served
+    stop = Cancellation()
+    options = options_for(ACCEPT, store=kept_layers if kept else None)
+    with open_image(name) as image, stop.in_force():
+        pull_image(image, bundle, options, on_publish=stop.cancel)
+    assert stop.is_cancelled
+    assert (bundle / "config.json").exists()
