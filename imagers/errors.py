@@ -119,7 +119,7 @@ class TimedOut(Cancelled):
     """A time limit of its own caller was reached; nothing was published.
 
     Attributes:
-        phase: of the work.
+        phase: of the work; "" where it has no name.
         limit_s: the limit, in seconds.
         in_all: whether it was that of the whole work, and not of the phase.
         step: what was done, and how far it was; or "".
@@ -131,11 +131,13 @@ class TimedOut(Cancelled):
     def __init__(
         self, *, phase: str, limit_s: float, in_all: bool, step: str, waited_for: str
     ) -> None:
+        named = f"{phase}: " if phase else ""
         doing = f"{step}, " if step else ""
         waited = f"waited for {waited_for}" if waited_for else "still at work on this machine"
+        option = f"{phase}=" if phase and not in_all else ""
         super().__init__(
-            f"{phase}: not done within {limit_s:g} s{' in all' if in_all else ''}: {doing}{waited}",
-            hint=f"--timeout {'' if in_all else phase + '='}LONGER gives it more time; 0 is none",
+            f"{named}not done within {limit_s:g} s{' in all' if in_all else ''}: {doing}{waited}",
+            hint=f"--timeout {option}LONGER gives it more time; 0 is none",
         )
         self.phase = phase
         self.limit_s = limit_s

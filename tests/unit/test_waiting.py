@@ -297,3 +297,10 @@ def test_clock_of_the_machine_changes_nothing(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 2**40)
     assert not limit.is_cancelled
     assert limit.left_s > 50
+
+
+def test_limit_without_a_name_says_so_in_one_piece():
+    with pytest.raises(TimedOut) as caught, Cancellation(seconds=0).in_force():
+        waiting.check()
+    assert str(caught.value) == "not done within 0 s: still at work on this machine"
+    assert caught.value.hint == "--timeout LONGER gives it more time; 0 is none"
