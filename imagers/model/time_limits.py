@@ -84,7 +84,7 @@ def _parse_duration(text: str) -> float | None:
     else:
         raise UsageError(
             f"expected a duration, got {text[:80]!r}",
-            hint="write 90s, 5m, 1h30m, or seconds; 0 is no limit",
+            hint="write 90s, 5m, 1h30m, or seconds, of one phase keys=30s; 0 is no limit",
         )
     if seconds > _MAX_S:
         raise UsageError(f"expected at most {_MAX_S:.0f} s, got {text[:80]!r}")
