@@ -9,8 +9,8 @@ Images are of system files, four gzip layers, MIB of tar in all, encrypted for a
 are all there and right before they are opened, as is the default. The peers check no signature,
 no policy and no diff_id. What misses its target says NO.
 
-`--image-rs` takes a program that is called with IMAGE, BUNDLE and KEY-FILE, as its example
-`pull_to` is built (docs/performance.md).
+`--image-rs` takes a program that is called with IMAGE, BUNDLE and KEY-FILE, pulls by the crate
+from a registry of plain http, and keeps its layers in BUNDLE.work (docs/pull-speed.md).
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Bench:
         for _ in range(self.samples):
             for name, commands in contestants.items():
                 found[name].add(self.guest.peak, *commands)
-                for folder in ("bundle", "copied"):
+                if os.path.ismount(self.guest.bundle / "rootfs"):
+                    out("umount", self.guest.bundle / "rootfs")  # image-rs mounts its layers
+                for folder in ("bundle", "bundle.work", "copied"):
                     shutil.rmtree(self.guest.folder / folder, ignore_errors=True)
         for name, runs in found.items():
             self.report.note(f"  {name.replace('_', ' '):<18} {runs}")

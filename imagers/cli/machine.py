@@ -32,7 +32,7 @@ def attester_of_machine(tee: str | None) -> Attester:
 
 
 def measure_of_machine(register: str) -> Measure:
-    """What measures into a register: `tpm:14`, `tpm:15`, `rtmr:3`.
+    """What measures into a register: `tpm:14`, `tpm:15`, `rtmr:3`, or that of the `agent`.
 
     Raises:
         UsageError: there is no such register, or it is not for this.
@@ -50,9 +50,14 @@ def measure_of_machine(register: str) -> Measure:
         from imagers.evidence.tdx.collect import RTMR, read_firmware_log
 
         return MeasuredLog(RTMR(), log, read_firmware_log())
+    word, _, path = register.partition(":")
+    if word == "agent":
+        from imagers.evidence.agent import AGENT_SOCKET, MeasuredByAgent
+
+        return MeasuredByAgent(Path(path) if path else AGENT_SOCKET, log)
     known = ", ".join(f"tpm:{number}" for number in MEASURED)
     raise UsageError(
-        f"--measure: expected one of {known}, rtmr:3, got {register[:40]!r}",
+        f"--measure: expected one of {known}, rtmr:3, agent, agent:SOCKET, got {register[:40]!r}",
         hint="a machine is known by its other registers, or anybody can reset them: docs/guest.md",
     )
 

@@ -28,8 +28,8 @@ must be missing or empty, in a directory that only you and root can change.
   --insecure-broker-http      plain http to a broker that is not on loopback
   --tee NAME[,DEVICE]...      the TEE to give evidence of, and devices such as
                               nvidia; default: the one that this machine is
-  --measure REGISTER          extend tpm:14, tpm:15 or rtmr:3 with settings, and
-                              with image, policy and names of keys
+  --measure REGISTER          extend tpm:14, tpm:15, rtmr:3 or, by its "agent",
+                              another with settings, image and names of keys
   --init-data FILE, --print-settings, --insecure-unmeasured-settings
                               what the host may steer: docs/guest.md
   --require-encrypted         fail if a layer is not encrypted

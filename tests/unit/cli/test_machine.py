@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imagers.cli.machine import attester_of_machine, find_machine, measure_of_machine
-from imagers.errors import NoTEE, UsageError
+from imagers.errors import LocalError, NoTEE, UsageError
 from imagers.evidence.plugins import MachineSettings
 
 
@@ -53,7 +53,15 @@ def test_machine_without_the_register_is_told(register, monkeypatch, tmp_path):
     assert (tmp_path / "log").read_bytes() == b""
 
 
-@pytest.mark.parametrize("register", ["", "tpm", "tpm:7", "tpm:10", "tpm:16", "rtmr:2", "agent"])
+def test_agent_measures_in_place_of_a_register(monkeypatch, tmp_path):
+    monkeypatch.setenv("AAEL_PATH", str(tmp_path / "log"))
+    with pytest.raises(LocalError, match=f"attestation agent at '{tmp_path}/socket': no such"):
+        measure_of_machine(f"agent:{tmp_path}/socket").record("PullImage", {})
+    with pytest.raises(LocalError, match="attestation agent at '/run/confidential-containers/"):
+        measure_of_machine("agent").record("PullImage", {})
+
+
+@pytest.mark.parametrize("register", ["", "tpm", "tpm:7", "tpm:10", "tpm:16", "rtmr:2", "agents"])
 def test_register_that_is_not_for_measuring_is_refused(register):
     with pytest.raises(UsageError, match="--measure: expected one of tpm:14, tpm:15, rtmr:3"):
         measure_of_machine(register)

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A key provider on gRPC: service `keyprovider.KeyProviderService`, two methods.
 
-Request and reply are messages with one field, `bytes` number 1, that holds the JSON; so
-they are written here by hand instead of by generated code:
-
-    0a VARINT(length) JSON
+Request and reply are messages with one field, `bytes` number 1, that holds the JSON.
 
 Spec: containers/ocicrypt v1.3.2, utils/keyprovider/keyprovider.proto; protobuf encoding.
 """
@@ -18,6 +15,7 @@ from imagers.encrypt.keyfiles import read_small_file
 from imagers.encrypt.schemes.providers.messages import MAX_ANSWER_BYTES
 from imagers.errors import FormatError, PluginNotFound, ProviderFailed
 from imagers.model.keys import SecretKey
+from imagers.model.protobuf import bytes_field, parse_fields
 
 if TYPE_CHECKING:
     import grpc
@@ -27,21 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["ask_service", "decode_message", "encode_message"]
 
 _SERVICE = "/keyprovider.KeyProviderService/"
-_FIELD = 0x0A  # number 1, length-delimited
-_MAX_VARINT_BYTES = 10
+_FIELD = 1
 
 
 def encode_message(data: bytes) -> bytes:
-    """The message whose one field is `data`; proto3 leaves an empty one out."""
-    if not data:
-        return b""
-    length = len(data)
-    varint = bytearray()
-    while length > 0x7F:
-        varint.append(0x80 | length & 0x7F)
-        length >>= 7
-    varint.append(length)
-    return bytes((_FIELD,)) + bytes(varint) + data
+    """The message whose one field is `data`."""
+    return bytes_field(_FIELD, data)
 
 
 def decode_message(message: bytes) -> bytes:
@@ -51,34 +40,10 @@ def decode_message(message: bytes) -> bytes:
         FormatError: it is no such message.
     """
     found = b""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind = key & 7
-        if kind == 0:
-            _, at = _varint(message, at)
-            continue
-        if kind == 2:
-            length, at = _varint(message, at)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        else:
-            raise FormatError(f"has a field of kind {kind}", what="protobuf message")
-        if length > len(message) - at:
-            raise FormatError("ends inside a field", what="protobuf message")
-        if key == _FIELD:
-            found = message[at : at + length]
-        at += length
+    for number, value in parse_fields(message):
+        if number == _FIELD and isinstance(value, bytes):
+            found = value
     return found
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for number, byte in enumerate(message[at : at + _MAX_VARINT_BYTES]):
-        value |= (byte & 0x7F) << (7 * number)
-        if byte < 0x80:
-            return value, at + number + 1
-    raise FormatError("ends inside a number", what="protobuf message")
 
 
 def ask_service(
