@@ -22,6 +22,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from imagers import waiting
 from imagers.errors import FormatError, LocalError, Unsupported
 from imagers.evidence.ccel import NO_ACTION, agent_event, digest_by, parse_records
 from imagers.evidence.measure import AGENT_LOG, DOMAIN, reading_log
@@ -80,10 +81,12 @@ class MeasuredByAgent:
             bytes_field(number, field.encode())
             for number, field in enumerate((DOMAIN, operation, text), 1)
         )
-        try:
-            answer = self._ask(question)
-        except OSError as error:
-            self._fail(reason_of(error))
+        with waiting.waits_for(f"the {self._name}"):
+            try:
+                answer = self._ask(question)
+            except OSError as error:
+                waiting.check()
+                self._fail(reason_of(error))
         result = next((value for number, value in reversed(answer) if number == 1), _OK)
         if result == _NOT_ENABLED:
             self._fail("it keeps no log", "set enable_eventlog = true below [eventlog_config]")
@@ -112,7 +115,7 @@ class MeasuredByAgent:
         )
         deadline = time.monotonic() + _LIMIT_S
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_LIMIT_S)
+            connection.settimeout(max(waiting.left_s(_LIMIT_S), waiting.TICK_S))
             connection.connect(str(self._path))
             connection.sendall(_HEADER.pack(len(request), _STREAM, _REQUEST, 0) + request)
             header = self._receive(connection, _HEADER.size, deadline)
@@ -140,11 +143,15 @@ class MeasuredByAgent:
     def _receive(self, connection: socket.socket, size: int, deadline: float) -> bytes:
         data = b""
         while len(data) < size:
-            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            waiting.check()
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                self._fail(f"no answer within {_LIMIT_S:g} s")
+            connection.settimeout(min(left_s, waiting.TICK_S))
             try:
                 piece = connection.recv(size - len(data))
             except TimeoutError:
-                self._fail(f"no answer within {_LIMIT_S:g} s")
+                continue
             if not piece:
                 self._fail(f"it closed the connection after {len(data)} of {size} bytes")
             data += piece
