@@ -152,3 +152,13 @@ def test_agent_that_never_answers_is_not_waited_for_ever(tmp_path, measure, monk
         server.listen()
         with pytest.raises(LocalError, match="no answer within"):
             measure.record("PullImage", CONTENT)
+
+
+def test_agent_that_never_answers_is_waited_for_until_a_limit(tmp_path, measure):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "agent.sock"))
+        server.listen()
+        limit = Cancellation(seconds=0.3, phase="bundle")
+        with pytest.raises(TimedOut) as caught, limit.in_force():
+            measure.record("PullImage", CONTENT)
+    assert caught.value.waited_for == f"the attestation agent at '{tmp_path / 'agent.sock'}'"
