@@ -31,6 +31,7 @@ a missing signature is the first, a registry that fails while it is asked for on
 | 31 | a broker refuses the key |
 | 40 | attestation |
 | 50 | plugin |
+| 124 | timed out: a limit that the caller gave was reached, as timeout(1) has it |
 | 130 | interrupted, 143 terminated |
 
 ## The classes

@@ -10,6 +10,7 @@ row   package               what it holds
 1     `imagers.model`       the nouns: frozen values and Protocols, no IO
 1     `imagers.files`       files written whole or not at all, read with a bound
 1     `imagers.lazy`        names of a package, imported when first asked for
+1     `imagers.waiting`     what ends work that waits: cancellation, time limits
 2     `imagers.core`        bytes at speed: one layer through the C extension
 2     `imagers.net`         the one HTTP client
 2     `imagers.programs`    programs of others, with an end to time and answer

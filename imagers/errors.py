@@ -45,6 +45,7 @@ __all__ = [
     "SignatureInvalid",
     "SizeMismatch",
     "TagMismatch",
+    "TimedOut",
     "TrailingData",
     "Truncated",
     "Unauthorized",
@@ -112,6 +113,35 @@ class Cancelled(ImagersError):
     """The work was cancelled by its own caller; nothing was published."""
 
     exit_code = 130
+
+
+class TimedOut(Cancelled):
+    """A time limit of its own caller was reached; nothing was published.
+
+    Attributes:
+        phase: of the work.
+        limit_s: the limit, in seconds.
+        in_all: whether it was that of the whole work, and not of the phase.
+        step: what was done, and how far it was; or "".
+        waited_for: who did not answer; "" where it worked.
+    """
+
+    exit_code = 124  # as timeout(1) has it
+
+    def __init__(
+        self, *, phase: str, limit_s: float, in_all: bool, step: str, waited_for: str
+    ) -> None:
+        doing = f"{step}, " if step else ""
+        waited = f"waited for {waited_for}" if waited_for else "still at work on this machine"
+        super().__init__(
+            f"{phase}: not done within {limit_s:g} s{' in all' if in_all else ''}: {doing}{waited}",
+            hint=f"--timeout {'' if in_all else phase + '='}LONGER gives it more time; 0 is none",
+        )
+        self.phase = phase
+        self.limit_s = limit_s
+        self.in_all = in_all
+        self.step = step
+        self.waited_for = waited_for
 
 
 class FormatError(ImagersError):

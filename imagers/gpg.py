@@ -34,6 +34,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from imagers import waiting
 from imagers.errors import LocalError
 from imagers.model.closing import Closing
 from imagers.programs import end_group
@@ -119,7 +120,7 @@ def _make_class() -> type[Any]:
 
         def __init__(self, before: Callable[[], None], **options: Any) -> None:
             self._before = before
-            self._running: dict[int, tuple[threading.Timer, float]] = {}
+            self._running: dict[int, tuple[threading.Event, float]] = {}
             self.limits = OWN
             self.seconds = 0.0
             self.was_ended = False
@@ -139,23 +140,28 @@ def _make_class() -> type[Any]:
             # Where a sandbox forbids it, or gpg has ended, there is still the deadline.
             with contextlib.suppress(OSError):
                 resource.prlimit(process.pid, resource.RLIMIT_CPU, (cpu_s, cpu_s))
-            timer = threading.Timer(self.limits.wall_s, end_group, [process])
-            timer.daemon = True
-            self._running[process.pid] = timer, time.monotonic()
-            timer.start()
+            is_over = threading.Event()
+            self._running[process.pid] = is_over, time.monotonic()
+            threading.Thread(
+                target=_end_in_time,
+                args=(process, self.limits.wall_s, waiting.in_force(), is_over),
+                daemon=True,
+            ).start()
             return process
 
         def _collect_output(self, process: Any, result: Any, *more: Any, **named: Any) -> Any:
             try:
-                return super()._collect_output(process, result, *more, **named)
+                with waiting.waits_for("gpg"):
+                    return super()._collect_output(process, result, *more, **named)
             finally:
-                timer, start = self._running.pop(process.pid)
-                timer.cancel()
+                is_over, start = self._running.pop(process.pid)
+                is_over.set()
                 end_group(process)
                 for pipe in (process.stdin, process.stdout, process.stderr):
                     pipe.close()
                 self.seconds = time.monotonic() - start
                 self.was_ended = process.returncode in (-signal.SIGKILL, -signal.SIGXCPU)
+                waiting.check()
 
         # In threads, which find their pipes closed when something else ended the run.
         def _read_data(self, *arguments: Any) -> None:
@@ -167,6 +173,20 @@ def _make_class() -> type[Any]:
                 super()._read_response(*arguments)
 
     return Limited
+
+
+def _end_in_time(
+    process: subprocess.Popen[bytes],
+    wall_s: float,
+    cancellation: waiting.Cancellation | None,
+    is_over: threading.Event,
+) -> None:
+    """End a run that takes too long, or that nobody waits for any more."""
+    end = time.monotonic() + wall_s
+    while not is_over.wait(min(waiting.TICK_S, max(0.0, end - time.monotonic()))):
+        if time.monotonic() >= end or (cancellation is not None and cancellation.is_cancelled):
+            end_group(process)
+            return
 
 
 def _start(home: str | None, options: Sequence[str], before: Callable[[], None]) -> Any:

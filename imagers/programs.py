@@ -19,6 +19,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imagers import waiting
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -62,6 +64,7 @@ def ask_program(
     timeout_s: float,
     max_bytes: int,
     own_session: bool,
+    name: str = "",
 ) -> Answer:
     """The answer of a program to what it reads on its standard input.
 
@@ -69,11 +72,13 @@ def ask_program(
         max_bytes: of its answer.
         own_session: whether it gets a session, which ends with it when it fails, and a standard
             error of its own; else it keeps the user's terminal, where it may ask.
+        name: of who is waited for; "": the first of the words.
 
     Raises:
         OSError, ValueError: it does not start.
         TimeoutError: it did not answer, or not end, in time.
         OverflowError: it answers more.
+        Cancelled: see `imagers.waiting.check`.
     """
     process = subprocess.Popen(
         words,
@@ -85,7 +90,8 @@ def ask_program(
     )
     talk = _Talk(process, timeout_s, max_bytes)
     try:
-        talk.run(memoryview(question))
+        with waiting.waits_for(f"the program {name or os.path.basename(words[0])!r}"):
+            talk.run(memoryview(question))
         return Answer(process.wait(), talk.answer, bytes(talk.error[:_MAX_ERROR_BYTES]))
     except BaseException:
         talk.answer[:] = bytes(len(talk.answer))
@@ -126,12 +132,12 @@ class _Talk:
                         pipe, selectors.EVENT_WRITE if is_ours else selectors.EVENT_READ
                     )
             while selector.get_map():
+                waiting.check()
                 left_s = self._deadline - time.monotonic()
-                # Not by an empty answer alone: where enough is written, there is always some.
-                ready = selector.select(left_s) if left_s > 0 else []
-                if not ready:
+                # Not by an empty answer: where enough is written, there is always some.
+                if left_s <= 0:
                     raise TimeoutError(f"no answer within {self._timeout_s:g} s")
-                for key, _ in ready:
+                for key, _ in selector.select(min(left_s, waiting.TICK_S)):
                     if key.fileobj is process.stdin:
                         question = self._write(question)
                         if not question:
@@ -143,7 +149,7 @@ class _Talk:
         while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
             if time.monotonic() > self._deadline:
                 raise TimeoutError(f"did not end within {self._timeout_s:g} s")
-            time.sleep(_POLL_S)
+            waiting.pause(_POLL_S)
 
     def _write(self, question: memoryview) -> memoryview:
         assert self._process.stdin is not None

@@ -56,6 +56,7 @@ SAID_BY = {
     "encrypt/wrappers": WITH_KEYS,
     "core": WITH_KEYS,
     "model": WITH_IMAGES - {"sign"},  # which signs the images of all platforms
+    "errors": {"pull"},  # which has time limits
     "model/origin": {"pull"},
     "pull": {"pull"},
     "registry": WITH_IMAGES,

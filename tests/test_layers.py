@@ -13,7 +13,7 @@ PACKAGE = ROOT / "imagers"
 # Row by row from the bottom. A package imports from lower rows only; `errors` is for all.
 ROWS = [
     {"errors"},
-    {"model", "files", "lazy"},
+    {"model", "files", "lazy", "waiting"},
     {"core", "net", "programs"},
     {"gpg", "pki"},
     {"registry", "layout"},
@@ -55,6 +55,7 @@ WORLD = {
         "pull/trace",
         "registry",
         "store",  # since when this machine runs
+        "waiting",
         "encrypt/schemes/providers",
         "evidence/veraison",  # how long to wait for a result
         "evidence/agent",  # for an answer

@@ -93,7 +93,7 @@ eval "$(_IMAGERS_COMPLETE=bash_source imagers)"
 exit codes: 0 done, 1 bug of imagers, 2 usage, 10 remote, 11 format,
 12 unsupported, 13 local (path, disk, permission), 20 integrity, 21 verification
 says no, 22 could not verify, 30 no key, 31 key refused, 40 attestation,
-50 plugin, 130 interrupted.
+50 plugin, 124 timed out, 130 interrupted.
 
 example:
   imagers inspect docker://registry.example.org/app:v1

@@ -166,6 +166,8 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "--sign-container-identity": ("--identity",),
     "--key": ("--encryption-key jwe:FILE", "--decryption-key"),
     "--recipient": ("--encryption-key",),
+    "--command-timeout": ("--timeout 5m",),
+    "-t": ("--timeout 5m",),
     "--kbs-url": ("--broker",),
     "--kbs-cert": ("--broker-ca",),
     "--url": ("--broker",),
@@ -175,6 +177,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
 """An option of somebody, and the option here: the first that the verb has."""
 
 _IMAGES = "copy encrypt decrypt sign verify inspect pull list-tags delete"
+_UNLIMITED = "copy encrypt decrypt sign verify inspect list-tags delete login"
 _TWO = "copy encrypt decrypt"
 _ASKS = "copy encrypt verify pull"
 _RETRIED = "a request that fails for a moment is tried again, four times in all; -v shows it"
@@ -277,9 +280,9 @@ ANSWERS: dict[str, tuple[tuple[str, str], ...]] = {
     "--registries-conf": (("", "the variable CONTAINERS_REGISTRIES_CONF names another file"),),
     "--tmpdir": (("", "the variable TMPDIR says where blobs wait"),),
     "--root": (("", "no images are kept here: there is no root"),),
-    "--command-timeout": (("", _TIMEOUT),),
-    "--timeout": (("", _TIMEOUT),),
-    "-t": (("", _TIMEOUT),),
+    "--command-timeout": ((_UNLIMITED, _TIMEOUT),),
+    "--timeout": ((_UNLIMITED, _TIMEOUT),),
+    "-t": ((_UNLIMITED, _TIMEOUT),),
     "--user-agent-prefix": (("", "requests say imagers and its version, and nothing else"),),
     "--no-tags": (("inspect", "no tags are listed"),),
     "-n": (("inspect", "no tags are listed"),),

@@ -41,6 +41,7 @@ _COLOURS = {
     "request": "net",
     "download": "net",
     "download and check": "net",
+    "resume and check": "net",
     "download and open": "open",
     "check": "check",
     "check kept": "kept",

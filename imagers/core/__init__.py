@@ -23,7 +23,7 @@ This is the only door to the package.
 `run_together`         several pieces of work at once
 `make_directories`     missing directories below one, as a layer would make them
 `Watch`                tells how far the work on a blob is, as `BlobProgress`
-`Cancellation`         ends a job from elsewhere
+`Cancellation`         ends a job, from elsewhere or after some time
 `verify_sm2`           whether an SM2 signature is good
 `kmac256`              KMAC256 of NIST SP 800-185
 `BACKEND`              "c", or "plain" where the extension is missing
@@ -40,7 +40,6 @@ from imagers.core.values import (
     AES256_GCM_HKDF_1MB,
     AES_256_CTR_HMAC_SHA256,
     Allowance,
-    Cancellation,
     CheckedLayer,
     CipherParameters,
     DirectorySink,
@@ -52,6 +51,7 @@ from imagers.core.values import (
     SealedLayer,
 )
 from imagers.core.watch import BlobProgress, OnProgress, Watch
+from imagers.waiting import Cancellation
 
 __all__ = [
     "AES256_GCM_HKDF_1MB",

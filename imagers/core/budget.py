@@ -21,7 +21,7 @@ from imagers.errors import UsageError, WindowTooLarge
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from imagers.core.values import Cancellation
+    from imagers.waiting import Cancellation
 
 __all__ = ["DEFAULT_MEMORY", "Budget", "run_layers"]
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagers.core.values import (
-        Cancellation,
         CheckedLayer,
         CipherParameters,
         Limits,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
     from imagers.model.stream import RawStream
+    from imagers.waiting import Cancellation
 
 __all__ = [
     "CheckJob",

@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagers.core.values import (
-        Cancellation,
         CipherParameters,
         OpenedLayer,
         Progress,
@@ -67,6 +66,7 @@ if TYPE_CHECKING:
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
     from imagers.model.stream import RawStream
+    from imagers.waiting import Cancellation
 
 __all__ = ["BACKEND", "check_layer", "open_layer", "open_range", "seal_layer"]
 

@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from imagers.core.values import Cancellation
 from imagers.errors import Cancelled
+from imagers.waiting import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

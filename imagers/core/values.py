@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from imagers.errors import Cancelled, Unsupported
+from imagers.errors import Unsupported
 
 if TYPE_CHECKING:
     from imagers.core.left_out import LeftOut
@@ -28,7 +28,6 @@ __all__ = [
     "MAC_BYTES",
     "NONCE_BYTES",
     "Allowance",
-    "Cancellation",
     "CheckedLayer",
     "CipherParameters",
     "DirectorySink",
@@ -73,41 +72,6 @@ class CipherParameters:
     key: SecretKey
     nonce: bytes
     associated_data: bytes = b""
-
-
-class Cancellation:
-    """A flag by which anyone ends a job, from any thread or from a signal handler.
-
-    A job looks at it at least ten times a second, but not while it waits inside the
-    `readinto` of a source that is Python: time limits are that source's own.
-
-    Args:
-        within: a larger piece of work, whose end is the end of this one too.
-    """
-
-    __slots__ = ("_event", "_within")
-
-    def __init__(self, *, within: Cancellation | None = None) -> None:
-        self._event = threading.Event()
-        self._within = within
-
-    def cancel(self) -> None:
-        """End each job that was given this object. Safe to call twice."""
-        self._event.set()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether `cancel` was called."""
-        return self._event.is_set() or (self._within is not None and self._within.is_cancelled)
-
-    def check(self) -> None:
-        """Raise if `cancel` was called.
-
-        Raises:
-            Cancelled: it was.
-        """
-        if self.is_cancelled:
-            raise Cancelled("cancelled")
 
 
 @dataclass(frozen=True, slots=True)

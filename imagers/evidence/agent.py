@@ -22,6 +22,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from imagers import waiting
 from imagers.errors import FormatError, LocalError, Unsupported
 from imagers.evidence.ccel import NO_ACTION, agent_event, digest_by, parse_records
 from imagers.evidence.measure import AGENT_LOG, DOMAIN, reading_log
@@ -81,7 +82,8 @@ class MeasuredByAgent:
             for number, field in enumerate((DOMAIN, operation, text), 1)
         )
         try:
-            answer = self._ask(question)
+            with waiting.waits_for("the attestation agent"):
+                answer = self._ask(question)
         except OSError as error:
             self._fail(reason_of(error))
         result = next((value for number, value in reversed(answer) if number == 1), _OK)
@@ -115,6 +117,7 @@ class MeasuredByAgent:
             connection.settimeout(_LIMIT_S)
             connection.connect(str(self._path))
             connection.sendall(_HEADER.pack(len(request), _STREAM, _REQUEST, 0) + request)
+            connection.settimeout(waiting.TICK_S)
             header = self._receive(connection, _HEADER.size, deadline)
             length, stream, kind, _ = _HEADER.unpack(header)
             if (stream, kind) != (_STREAM, _RESPONSE) or length > _MAX_ANSWER:
@@ -140,11 +143,13 @@ class MeasuredByAgent:
     def _receive(self, connection: socket.socket, size: int, deadline: float) -> bytes:
         data = b""
         while len(data) < size:
-            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            waiting.check()
+            if time.monotonic() > deadline:
+                self._fail(f"no answer within {_LIMIT_S:g} s")
             try:
                 piece = connection.recv(size - len(data))
             except TimeoutError:
-                self._fail(f"no answer within {_LIMIT_S:g} s")
+                continue
             if not piece:
                 self._fail(f"it closed the connection after {len(data)} of {size} bytes")
             data += piece

@@ -20,7 +20,6 @@ Spec: guest-components, Attestation Agent Event Log; `ccel` has its bytes.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from hmac import compare_digest
@@ -40,6 +39,7 @@ from imagers.evidence.ccel import (
 )
 from imagers.evidence.steps import mismatch
 from imagers.files import local_errors, reason_of, write_all
+from imagers.waiting import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -99,7 +99,7 @@ def reading_log(path: Path) -> Iterator[bytes]:
         data = b""
         try:
             file = stack.enter_context(open(path, "rb"))
-            fcntl.flock(file, fcntl.LOCK_SH)
+            lock_file(file.fileno(), shared=True, what=str(path))
             data = file.read(MAX_LOG + 1)
         except FileNotFoundError:
             pass
@@ -170,7 +170,7 @@ class MeasuredLog:
             fd = os.open(self._path, flags, _MODE)
         try:
             with local_errors(self._path):
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                lock_file(fd, shared=False, what=str(self._path))
             yield fd
         finally:
             os.close(fd)

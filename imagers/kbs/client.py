@@ -32,8 +32,10 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from imagers import waiting
 from imagers.errors import (
     AttestationError,
     CouldNotVerify,
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from imagers.kbs.messages import Challenge
     from imagers.kbs.resources import ResourcePath
     from imagers.kbs.wire import ErrorAnswer
+    from imagers.model.evidence import Evidence, ReportData
     from imagers.model.keys import ResourceStore
     from imagers.model.strict_json import JSONObject
     from imagers.net.http import Response
@@ -96,6 +99,12 @@ class _Session:
 
     key: TEEKey
     headers: dict[str, str] = field(repr=False)
+
+
+def _collect(attester: Attester, data: ReportData) -> Evidence:
+    """The evidence of an attester, whose device may take its time in the kernel."""
+    with waiting.waits_for(f"evidence of the TEE {attester.tee!r}"):
+        return waiting.run_aside(partial(attester.collect, data))
 
 
 class BrokerClient(Closing):
@@ -231,7 +240,7 @@ class BrokerClient(Closing):
             stale: a session that is not to be used any more; if another thread has
                 replaced it already, its successor is taken.
         """
-        with self._lock:
+        with waiting.held(self._lock, f"another handshake with {self._endpoint.origin}"):
             if self._session is not None and self._session is not stale:
                 return self._session, False
             self._session = None
@@ -271,7 +280,7 @@ class BrokerClient(Closing):
             additional_evidence=additional,
             report_hash=challenge.report_hash,
         )
-        evidence = self._attester.collect(report_data)
+        evidence = _collect(self._attester, report_data)
         attested = self._endpoint.send(
             "POST",
             "attest",
@@ -300,7 +309,7 @@ class BrokerClient(Closing):
         data = hash_device_data(
             nonce=challenge.nonce, tee_pubkey=key.public, report_hash=challenge.report_hash
         )
-        return dump_json({one.tee: one.collect(data).body for one in self._devices}).decode()
+        return dump_json({one.tee: _collect(one, data).body for one in self._devices}).decode()
 
     def _cookie_of(self, response: Response) -> str:
         found = _COOKIE.search(response.headers.get("Set-Cookie", ""))

@@ -79,6 +79,34 @@ class StagedDirectory:
         self._name = ""
         raise BlockingIOError(errno.EAGAIN, "others make the same thing and are in the way")
 
+    @classmethod
+    def found(cls, parent: int, name: str, fd: int, *, target: str) -> Self:
+        """A place that an earlier process has left, see `leave`.
+
+        Args:
+            name: of the place.
+            fd: of the same, with an exclusive lock; owned by the result.
+            target: the name that it will have.
+        """
+        place = cls.__new__(cls)
+        place._parent, place._target, place._name = parent, target, name  # noqa: SLF001  # its own
+        place.fd = fd
+        return place
+
+    def rename(self, name: str) -> None:
+        """Give the place another name until it is published: one that does not count as abandoned.
+
+        Raises:
+            OSError: something has that name.
+        """
+        os.rename(self._name, name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+        self._name = name
+
+    def leave(self) -> None:
+        """Let it be there under its name, unlocked. Safe to call twice, and after `publish`."""
+        self._name = ""
+        self._close()
+
     @property
     def name(self) -> str:
         """Of the place in its parent; "" when it is no place any more."""

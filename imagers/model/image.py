@@ -43,6 +43,7 @@ __all__ = [
     "ImageSource",
     "Layer",
     "ReferenceSink",
+    "ResumableSource",
     "StagedBlob",
     "StagedFileBlob",
     "load_image",
@@ -75,6 +76,18 @@ class BlobSource(CheckedBlobSource, Protocol):
         """The same bytes, *unchecked*: for `imagers.core`, which checks size and digest itself.
 
         A stream over a local file also has `fileno()`.
+        """
+
+
+@runtime_checkable
+class ResumableSource(Protocol):
+    """A `BlobSource` whose blobs are far away, so that it pays to have a part of one already."""
+
+    def open_raw_blob_from(self, first: int, descriptor: Descriptor, *, what: str) -> RawStream:
+        """The bytes of `open_raw_blob` from the one with the number `first` on, *unchecked*.
+
+        Raises:
+            As `BlobSource.open_raw_blob`.
         """
 
 
@@ -273,6 +286,16 @@ class Layer:
     def open_raw(self) -> RawStream:
         """The stored bytes, unchecked: for `imagers.core` only."""
         return open_layer_blob(self.source, self.descriptor, what=self.what)
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether `open_raw_from` is there."""
+        return isinstance(self.source, ResumableSource)
+
+    def open_raw_from(self, first: int) -> RawStream:
+        """The stored bytes from the one with the number `first` on, unchecked."""
+        assert isinstance(self.source, ResumableSource)  # see `is_resumable`
+        return self.source.open_raw_blob_from(first, self.descriptor, what=self.what)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ byte at a time would hold a client for hours. So would the line before a chunk, 
 without end after the last one: they are read inside of one call for a piece of the body. The
 body itself has its own watch, in `stream`, and goes from the socket into the reader's buffer.
 
+A socket is asked ten times a second, so that what is in force (`imagers.waiting`) ends its waiting.
+Connections are made aside where something is: no name server answers to anybody's limits.
+
 What is sent has one time limit for all of a piece where urllib3 sends it: a slow line would need
 small pieces, and those cost a fast one as much as hashing. Here the limit is for some bytes.
 """
@@ -17,10 +20,13 @@ import io
 import ssl
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from imagers import waiting
 
 if TYPE_CHECKING:
     import socket
@@ -39,10 +45,17 @@ _PATIENCE = 2.0  # times the time limit of the socket, for all headers or one pi
 
 
 class _Watched(io.RawIOBase):
-    """The bytes of a socket, until a deadline if there is one."""
+    """The bytes of a socket, until a deadline if there is one, and until something ends it.
 
-    def __init__(self, raw: io.RawIOBase) -> None:
+    Args:
+        raw: is closed with this.
+        limit_s: on the silence of the socket; None: there is none.
+    """
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, limit_s: float | None) -> None:
         self._raw = raw
+        self._sock = sock
+        self._limit_s = limit_s
         self.deadline: float | None = None
 
     def readable(self) -> bool:
@@ -51,7 +64,8 @@ class _Watched(io.RawIOBase):
     def readinto(self, buffer: Buffer, /) -> int | None:
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise TimeoutError("the headers, or what is between pieces of the body, took too long")
-        return self._raw.readinto(buffer)
+        # The socket itself: the file that Python makes of it reads no more after a time-out.
+        return _by_ticks(self._sock, self._limit_s, lambda: self._sock.recv_into(buffer))
 
     def close(self) -> None:
         self._raw.close()
@@ -85,7 +99,7 @@ class _Response(http.client.HTTPResponse):
     ) -> None:
         super().__init__(sock, debuglevel, method, url)
         self._limit_s = sock.gettimeout()
-        self._watched = _Watched(self.fp.detach())
+        self._watched = _Watched(self.fp.detach(), sock, self._limit_s)
         self.fp = _Reader(self._watched, io.DEFAULT_BUFFER_SIZE)
 
     def begin(self) -> None:
@@ -136,13 +150,35 @@ class SendingTimeout(TimeoutError):
         self.limit_s = limit_s
 
 
+def _by_ticks(sock: socket.socket, limit_s: float | None, work: Callable[[], int]) -> int:
+    """What one call of a socket gives, within a time limit; looks meanwhile whether it has to end.
+
+    Raises:
+        TimeoutError: not within the limit.
+        Cancelled: see `imagers.waiting.check`.
+    """
+    end = None if limit_s is None else time.monotonic() + limit_s
+    sock.settimeout(waiting.TICK_S if limit_s is None else min(limit_s, waiting.TICK_S))
+    try:
+        while True:
+            waiting.check()
+            try:
+                return work()
+            except TimeoutError:
+                if end is not None and time.monotonic() >= end:
+                    raise
+    finally:
+        sock.settimeout(limit_s)
+
+
 def _send_all(sock: socket.socket, data: memoryview) -> None:
     """Send all of `data`, as long as it goes on."""
     limit_s = sock.gettimeout()
     sent, since = 0, time.monotonic()
     while data:
         try:
-            count = sock.send(data)
+            # With TLS, the same bytes again.
+            count = _by_ticks(sock, limit_s, partial(sock.send, data))
         except TimeoutError as error:
             raise SendingTimeout(limit_s or 0.0) from error
         data = data[count:]
@@ -166,9 +202,17 @@ class _Sending(HTTPConnection):
 class _Connection(_Sending):
     response_class = _Response
 
+    def connect(self) -> None:
+        """As ever, where it can be left."""
+        waiting.run_aside(super().connect, if_late=self.close)
+
 
 class _TLSConnection(_Sending, HTTPSConnection):
     response_class = _Response
+
+    def connect(self) -> None:
+        """As ever, where it can be left."""
+        waiting.run_aside(super().connect, if_late=self.close)
 
 
 class _Pool(urllib3.HTTPConnectionPool):

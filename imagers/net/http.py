@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 import urllib3
 import urllib3.exceptions as u3
 
-from imagers import __version__
+from imagers import __version__, waiting
 from imagers.errors import (
     LocalError,
     NotFound,
@@ -221,11 +221,16 @@ class HTTPClient(Closing):
     Args:
         sleep: waits between attempts; tests give their own.
 
+    What is in force (`imagers.waiting`) ends each of its waits.
+
     Threads: safe.
     """
 
     def __init__(
-        self, settings: HTTPSettings | None = None, *, sleep: Callable[[float], None] = time.sleep
+        self,
+        settings: HTTPSettings | None = None,
+        *,
+        sleep: Callable[[float], None] = waiting.pause,
     ) -> None:
         self._settings = settings or HTTPSettings()
         if self._settings.peer_check is not None and self._settings.proxies != Proxies():
@@ -280,7 +285,10 @@ class HTTPClient(Closing):
                 return Response(stream.status, stream.headers, data, stream.url)
 
         response = self._with_retries(
-            once, repeat=is_idempotent(method) if repeatable is None else repeatable, until=deadline
+            once,
+            parse_origin(url),
+            repeat=is_idempotent(method) if repeatable is None else repeatable,
+            until=deadline,
         )
         if response.status not in expected:
             raise _unexpected(method, response)
@@ -306,6 +314,7 @@ class HTTPClient(Closing):
         """
         stream = self._with_retries(
             lambda: self._open_once(method, url, headers or {}, None, named_by=named_by),
+            parse_origin(url),
             repeat=is_idempotent(method) if repeatable is None else repeatable,
             until=time.monotonic() + self._settings.total_timeout_s,
         )
@@ -325,7 +334,7 @@ class HTTPClient(Closing):
                 pools.clear()
 
     def _with_retries(
-        self, once: Callable[[], _Answer], *, repeat: bool, until: float | None
+        self, once: Callable[[], _Answer], who: Origin, *, repeat: bool, until: float | None
     ) -> _Answer:
         """What `once` gives, after retries; an answer of any status."""
         waited = 0.0
@@ -355,7 +364,8 @@ class HTTPClient(Closing):
                     answer.discard()
             attempts = self._settings.retry.attempts
             _log.debug("again in %.1f s, attempt %d of %d: %s", wait, attempt, attempts, why)
-            self._sleep(wait)
+            with waiting.waits_for(f"{who}, to try again: {why}"):
+                self._sleep(wait)
             waited += wait
 
     def _wait_before(
@@ -472,40 +482,46 @@ class HTTPClient(Closing):
         proxy = settings.proxies.find(origin)
         if proxy is not None and proxy.authorization and origin.scheme == "http":
             sent["Proxy-Authorization"] = proxy.authorization
-        try:
-            # The pool of the checked origin, and not of what another parser sees in the URL.
-            pool = self._manager(origin.scheme, proxy).connection_from_host(
-                f"[{origin.host}]" if ":" in origin.host else origin.host,
-                origin.port,
-                origin.scheme,
-            )
-            with closing(_pieces(body or b"")) as pieces:
-                response = pool.urlopen(
-                    method,
-                    # A proxy for plain http is told the whole URL, and logged in to each time.
-                    url if proxy is not None and origin.scheme == "http" else _request_target(url),
-                    # A socket takes any buffer.
-                    body=None if body is None else pieces,  # type: ignore[arg-type]
-                    headers=sent,
-                    redirect=False,
-                    assert_same_host=False,  # the pool of a proxy has the proxy's name
-                    retries=False,
-                    preload_content=False,
-                    decode_content=False,
-                    timeout=urllib3.Timeout(connect=connect_s, read=silence_s),
+        who = f"{origin}, which {named_by} names" if named_by else f"{origin}"
+        if proxy is not None:
+            who += f", through the proxy {proxy.url}"
+        target = _request_target(url)
+        if proxy is not None and origin.scheme == "http":
+            target = url  # such a proxy is told all of it, and logged in to each time
+        # A new connection is waited for in one go.
+        connect_s = max(waiting.left_s(connect_s), waiting.TICK_S)
+        with waiting.waits_for(who):
+            try:
+                # The pool of the checked origin, and not of what another parser sees in the URL.
+                pool = self._manager(origin.scheme, proxy).connection_from_host(
+                    f"[{origin.host}]" if ":" in origin.host else origin.host,
+                    origin.port,
+                    origin.scheme,
                 )
-        except (u3.HTTPError, OSError) as error:
-            who = f"{origin}, which {named_by} names" if named_by else f"{origin}"
-            if proxy is not None:
-                who += f", through the proxy {proxy.url}"
-            raise remote_error(
-                error,
-                who,
-                timeout_s=silence_s,
-                connect_timeout_s=connect_s,
-                ca_option=settings.ca_option,
-                plain_option=settings.plain_option,
-            ) from error
+                with closing(_pieces(body or b"")) as pieces:
+                    response = pool.urlopen(
+                        method,
+                        target,
+                        # A socket takes any buffer.
+                        body=None if body is None else pieces,  # type: ignore[arg-type]
+                        headers=sent,
+                        redirect=False,
+                        assert_same_host=False,  # the pool of a proxy has the proxy's name
+                        retries=False,
+                        preload_content=False,
+                        decode_content=False,
+                        timeout=urllib3.Timeout(connect=connect_s, read=silence_s),
+                    )
+            except (u3.HTTPError, OSError) as error:
+                waiting.check()  # what is left of another limit may have been the reason
+                raise remote_error(
+                    error,
+                    who,
+                    timeout_s=silence_s,
+                    connect_timeout_s=connect_s,
+                    ca_option=settings.ca_option,
+                    plain_option=settings.plain_option,
+                ) from error
         return ResponseStream(
             response,
             origin,

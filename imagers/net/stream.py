@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import urllib3.exceptions as u3
 
+from imagers import waiting
 from imagers.errors import RemoteError
 from imagers.model.closing import Closing
 from imagers.net.connection import reader_of
@@ -93,7 +94,8 @@ class ResponseStream(Closing):
             return 0
         started = time.monotonic()
         try:
-            count = self._read(buffer[:_PIECE])
+            with waiting.waits_for(f"{self._origin}"):
+                count = self._read(buffer[:_PIECE])
         except (u3.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             # ValueError: http.client on a chunk size that is no number.
             self._error = remote_error(error, self._origin, timeout_s=self._timeout_s)

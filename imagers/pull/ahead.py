@@ -17,10 +17,16 @@ as unverified as what a registry sends:
 
 With `keeping` the files have names, in entries of a store on their way: what was opened well may
 be kept. What is kept already is read where it lies, after it was checked again.
+
+Where a file of an earlier download is there that broke off, its bytes go through the check as if
+they came from the registry, and the rest comes from there, behind them (docs/adr/0087). Such a
+layer is always checked before it is opened; if it is wrong, it is downloaded once more, from its
+first byte.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -28,11 +34,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from imagers.core import Cancellation, Resources
-from imagers.errors import Cancelled, IntegrityError, LocalError
+from imagers.errors import Cancelled, IntegrityError, LocalError, Truncated
 from imagers.files import local_errors, reason_of
 from imagers.model.closing import Closing
 from imagers.pull.trace import WAIT, traced
-from imagers.store.store import BLOB
+from imagers.waiting import OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,12 +49,15 @@ if TYPE_CHECKING:
     from imagers.model.image import Layer
     from imagers.model.stream import RawStream
     from imagers.pull.trace import Trace
-    from imagers.store.store import NewEntry
+    from imagers.store.store import NewBlob
 
 __all__ = ["Arrived", "Check", "Keeping", "ReadAhead"]
 
 _PLACE = "the staging place of the bundle"  # in messages
+_STORE = "the store"
+_HINT = "make room there; 'imagers pull --no-store' keeps nothing"
 _PIECE = 1024 * 1024
+_log = logging.getLogger(__name__)
 _TICK_S = 0.1
 _GRACE_S = 2.0  # for all threads to see that all is over
 
@@ -81,8 +90,11 @@ class Keeping(Protocol):
     def drop(self, index: int) -> None:
         """They are not what they were."""
 
-    def prepare(self, index: int) -> NewEntry | None:
+    def prepare(self, index: int) -> NewBlob | None:
         """A place for them, which is to be committed or closed; None: there is no room."""
+
+    def resume(self, index: int) -> NewBlob | None:
+        """The same with the first of them, unchecked, from a download that broke off, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +105,15 @@ class Arrived(Closing):
         checked: of a layer with a check; the stream may give other bytes by now.
         is_kept: they were there from an earlier pull.
         entry: where they may be kept.
+        resumed: how many of them were there from a download that broke off.
         is_direct: they come from their source while they are read.
     """
 
     stream: RawStream
     checked: CheckedLayer | None
     is_kept: bool = False
-    entry: NewEntry | None = None
+    entry: NewBlob | None = None
+    resumed: int = 0
     is_direct: bool = False
 
     def close(self) -> None:
@@ -107,7 +121,8 @@ class Arrived(Closing):
         self.stream.close()
         if self.checked is not None:
             self.checked.close()
-        if self.entry is not None:
+        # What may still be written to is closed with its file, by whoever is last.
+        if self.entry is not None and not isinstance(self.stream, _Reader):
             self.entry.close()
 
 
@@ -169,10 +184,16 @@ class ReadAhead:
         check, layer = self._checks[index], self._layers[index]
         if file is not None:
             with traced(self._trace, WAIT, layer.index):
-                return file.arrived(self._cancellation, show, waits=check is not None)
+                return file.arrived(self._cancellation, show)
         kept = self._open_kept(index, show)
         if kept is not None:
             return kept
+        file = self._new_file(index)
+        if file.take_part():
+            if not self._threads:
+                self._start()
+            file.resume(Resources(), show)
+            return file.arrived(self._cancellation, show)
         with traced(self._trace, "request", layer.index):
             stream = layer.open_raw()
         try:
@@ -187,17 +208,19 @@ class ReadAhead:
         except BaseException:
             stream.close()
             raise
-        file = self._new_file(index)
         if check is not None:
             file.fill(stream, check, Resources(), show)
-            return file.arrived(self._cancellation, show, waits=True)
+            return file.arrived(self._cancellation, show)
         # What is read while it comes goes into a file only to be kept.
         thread = threading.Thread(
-            target=file.fill, args=(stream, None, Resources()), daemon=True, name="download-0"
+            target=self._run,
+            args=(file.fill, stream, None, Resources()),
+            daemon=True,
+            name="download-0",
         )
         self._threads.append(thread)
         thread.start()
-        return file.arrived(self._cancellation, show, waits=False)
+        return file.arrived(self._cancellation, show)
 
     def _open_kept(self, index: int, show: Callable[[int], None]) -> Arrived | None:
         """What is kept of a layer, if it still is what it was."""
@@ -220,13 +243,13 @@ class ReadAhead:
         return Arrived(stream, None, is_kept=True)
 
     def _new_file(self, index: int) -> _GrowingFile:
-        keeping = self._keeping
         return _GrowingFile(
             self._place,
             self._layers[index],
             index,
             self._cancellation,
-            None if keeping is None else lambda: keeping.prepare(index),
+            check=self._checks[index],
+            keeping=self._keeping,
             trace=self._trace,
         )
 
@@ -271,18 +294,24 @@ class ReadAhead:
         left = len(self._layers) - self._turn - 1
         # One that hangs on a server must not keep the program alive.
         self._threads = [
-            threading.Thread(target=self._work, daemon=True, name=f"download-{number}")
+            threading.Thread(
+                target=self._run, args=(self._work,), daemon=True, name=f"download-{number}"
+            )
             for number in range(min(self._downloads - 1, left))
         ]
         for thread in self._threads:
             thread.start()
 
-    def _work(self) -> None:
-        while (found := self._wait_for_layer()) is not None:
-            file, check = found
-            file.fetch(check)
+    def _run(self, work: Callable[..., None], *arguments: object) -> None:
+        """Some work in a thread of its own, which ends when all of it does."""
+        with self._cancellation.in_force():
+            work(*arguments)
 
-    def _wait_for_layer(self) -> tuple[_GrowingFile, Check | None] | None:
+    def _work(self) -> None:
+        while (file := self._wait_for_layer()) is not None:
+            file.fetch()
+
+    def _wait_for_layer(self) -> _GrowingFile | None:
         """The next layer to fetch; None when there will be none."""
         with self._changed:
             while not self._stopped and self._next < len(self._layers):
@@ -292,7 +321,7 @@ class ReadAhead:
                     if index in self._local:
                         continue
                     file = self._files[index] = self._new_file(index)
-                    return file, self._checks[index]
+                    return file
                 self._changed.wait()
             return None
 
@@ -323,34 +352,101 @@ class _GrowingFile:
         layer: Layer,
         index: int,
         cancellation: Cancellation,
-        prepare: Callable[[], NewEntry | None] | None,
         *,
+        check: Check | None,
+        keeping: Keeping | None,
         trace: Trace | None,
     ) -> None:
         self._trace = trace
-        self._prepare = prepare
-        self._entry: NewEntry | None = None
+        self._keeping = keeping
+        self._check = check
+        self._entry: NewBlob | None = None
         self._changed = threading.Condition()
         self._layer = layer
-        self._name = f"layer-{index}"
+        self._index = index
         self._place = place
         self._cancellation = cancellation
         self._checked: CheckedLayer | None = None
         self._fd = -1
         self._size = 0
+        self._resumed = 0
+        self._waits = check is not None  # nothing is given out before all of it is there
         self._filling = True
         self._closed = False
         self._error: BaseException | None = None
 
-    def fetch(self, check: Check | None) -> None:
+    def fetch(self) -> None:
         """Fetch the layer, on the side of others; what goes wrong is the reader's."""
+        resources = Resources(threads=1)
         try:
+            if self.take_part():
+                self.resume(resources)
+                return
             with traced(self._trace, "request", self._layer.index):
                 stream = self._layer.open_raw()
         except BaseException as error:  # noqa: BLE001  # raised where it is read
             self._end(error)
         else:
-            self.fill(stream, check, Resources(threads=1))
+            self.fill(stream, self._check, resources)
+
+    def take_part(self) -> bool:
+        """Whether the beginning of the layer is there, from an earlier download; see `resume`."""
+        entry = None if self._keeping is None else self._keeping.resume(self._index)
+        if entry is None:
+            return False
+        self._resumed = entry.there
+        self._take(entry)
+        return True
+
+    def _take(self, entry: NewBlob) -> None:
+        try:
+            with self._changed, local_errors(_STORE, f"cannot keep {self._layer.what}"):
+                self._check_open()
+                self._fd = os.dup(entry.blob_fd)
+                self._entry = entry
+                self._waits = self._waits or entry.there > 0
+                self._changed.notify_all()
+        except BaseException:
+            entry.close()
+            raise
+
+    def _check_open(self) -> None:
+        if self._closed:  # and so, perhaps, is the place, and the store
+            raise Cancelled("cancelled")
+
+    def resume(self, resources: Resources, show: Callable[[int], None] = lambda _: None) -> None:
+        """Take the rest of the layer; where all of it is wrong, begin again, once."""
+        assert self._keeping is not None  # see `take_part`
+        check, layer, there = self._keeping.check(self._index), self._layer, self._resumed
+        rest = _Rest(self._fd, there, layer)
+        _log.debug("%s: %d of %d bytes are there", layer.what, there, layer.descriptor.size)
+        try:
+            try:
+                with traced(self._trace, "resume and check", layer.index):
+                    checked = self._run(check, rest, None, resources, show)
+            except IntegrityError as error:
+                _log.debug("with what was there, %s; it is downloaded anew", error)
+                self._forget_part()
+                with traced(self._trace, "request", layer.index):
+                    again = layer.open_raw()
+            else:
+                self._end(None, checked)
+                return
+        except BaseException as error:  # noqa: BLE001  # raised where it is read
+            self._end(error)
+            return
+        finally:
+            rest.close()
+        self.fill(again, check, resources, show)
+
+    def _forget_part(self) -> None:
+        self._resumed = 0
+        with self._changed:
+            fd, self._fd = self._fd, -1
+            entry, self._entry = self._entry, None
+        os.close(fd)
+        if entry is not None:
+            entry.drop()
 
     def fill(
         self,
@@ -360,11 +456,6 @@ class _GrowingFile:
         show: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Take all of a stream, and close it; what goes wrong is the reader's."""
-
-        def on_progress(progress: Progress) -> None:
-            self._size = progress.bytes_in
-            show(progress.bytes_in)
-
         checked = None
         doing = "download" if check is None else "download and check"
         try:
@@ -373,24 +464,44 @@ class _GrowingFile:
                 if check is None:
                     self._copy(stream)
                 else:
-                    checked = check(
-                        stream,
-                        self._fd,
-                        resources=resources,
-                        on_progress=on_progress,
-                        cancellation=self._cancellation,
-                    )
+                    checked = self._run(check, stream, self._fd, resources, show)
             self._end(None, checked)
         except BaseException as error:  # noqa: BLE001  # raised where it is read
             self._end(error)
         finally:
             stream.close()
 
+    def _run(
+        self,
+        check: Check,
+        stream: RawStream,
+        sink: int | None,
+        resources: Resources,
+        show: Callable[[int], None],
+    ) -> CheckedLayer:
+        def on_progress(progress: Progress) -> None:
+            self._size = progress.bytes_in
+            show(progress.bytes_in)
+
+        return check(
+            stream,
+            sink,
+            resources=resources,
+            on_progress=on_progress,
+            cancellation=self._cancellation,
+        )
+
     def _end(self, error: BaseException | None, checked: CheckedLayer | None = None) -> None:
+        if checked is not None and self._check is None:  # whoever opens it checks it by itself
+            checked.close()
+            checked = None
         with self._changed:
             self._filling = False
             self._error = error
             self._checked = checked
+            # Wrong bytes are no beginning of anything, and a full disk is not to stay one.
+            if isinstance(error, IntegrityError | LocalError) and self._entry is not None:
+                self._entry.drop()
             if self._closed:
                 self._close_file()
             self._changed.notify_all()
@@ -404,17 +515,16 @@ class _GrowingFile:
             left -= count
 
     def _make_file(self) -> None:
+        entry = None if self._keeping is None else self._keeping.prepare(self._index)
+        if entry is not None:
+            self._take(entry)
+            return
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        entry = None if self._prepare is None else self._prepare()
+        name = f"layer-{self._index}"
         with local_errors(_PLACE, f"cannot keep {self._layer.what}"), self._changed:
-            self._entry = entry
-            if self._closed:  # and so, perhaps, is the place
-                raise Cancelled("cancelled")
-            if entry is not None:
-                self._fd = os.open(BLOB, flags, 0o600, dir_fd=entry.fd)
-            else:
-                self._fd = os.open(self._name, flags, 0o600, dir_fd=self._place)
-                os.unlink(self._name, dir_fd=self._place)
+            self._check_open()
+            self._fd = os.open(name, flags, 0o600, dir_fd=self._place)
+            os.unlink(name, dir_fd=self._place)
             self._changed.notify_all()
 
     def _write(self, piece: memoryview) -> None:
@@ -432,34 +542,34 @@ class _GrowingFile:
                 hint="with --jobs 1 nothing is downloaded ahead",
             ) from error
 
-    def arrived(
-        self, cancellation: Cancellation, show: Callable[[int], None], *, waits: bool
-    ) -> Arrived:
-        """The bytes from the first, as they come or, if it `waits`, when all of them are there.
+    def arrived(self, cancellation: Cancellation, show: Callable[[int], None]) -> Arrived:
+        """The bytes from the first, as they come, or checked, when all of them are there.
 
         Closing what is given closes the file.
         """
-        if waits:
-            try:
+        try:
+            with self._changed, cancellation.waiting(OTHERS):
+                while self._fd < 0 and self._filling:
+                    cancellation.check()
+                    self._changed.wait(_TICK_S)
+            if self._waits:
                 self._wait(cancellation, show)
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
         with self._changed:
-            while self._fd < 0 and self._filling:
-                cancellation.check()
-                self._changed.wait(_TICK_S)
             if not self._filling and self._error is None:
                 # All there: the descriptor itself, which the core reads without us.
                 fd, self._fd, self._closed = self._fd, -1, True
                 checked, self._checked = self._checked, None
                 entry, self._entry = self._entry, None
                 os.lseek(fd, 0, os.SEEK_SET)
-                return Arrived(os.fdopen(fd, "rb", buffering=0), checked, entry=entry)
+                stream = os.fdopen(fd, "rb", buffering=0)
+                return Arrived(stream, checked, entry=entry, resumed=self._resumed)
         return Arrived(_Reader(self, cancellation), None, entry=self._entry)
 
     def _wait(self, cancellation: Cancellation, show: Callable[[int], None]) -> None:
-        with self._changed:
+        with self._changed, cancellation.waiting(OTHERS):
             while self._filling:
                 cancellation.check()
                 self._changed.wait(_TICK_S)
@@ -469,13 +579,14 @@ class _GrowingFile:
 
     def read_at(self, offset: int, buffer: memoryview, cancellation: Cancellation) -> int:
         """Some bytes; 0 at the end."""
-        with self._changed:
+        with self._changed, cancellation.waiting(OTHERS):
             while self._size <= offset:
                 if self._error is not None:
                     raise self._error
                 if not self._filling:
                     return 0
-                if cancellation.is_cancelled or self._closed:
+                cancellation.check()
+                if self._closed:
                     raise Cancelled("cancelled")
                 self._changed.wait(_TICK_S)
             count = min(len(buffer), self._size - offset)
@@ -513,3 +624,44 @@ class _Reader:
 
     def close(self) -> None:
         self._file.close()
+
+
+class _Rest:
+    """What is in a file already, and then what is still to come, which is put behind it.
+
+    Args:
+        fd: of the file; stays the caller's.
+        there: bytes in it.
+    """
+
+    def __init__(self, fd: int, there: int, layer: Layer) -> None:
+        self._fd = fd
+        self._there = there
+        self._layer = layer
+        self._at = 0
+        self._stream: RawStream | None = None
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        what, size = self._layer.what, self._layer.descriptor.size
+        if self._at < self._there:
+            with local_errors(_STORE, f"cannot read what is there of {what}"):
+                count = os.preadv(self._fd, [buffer[: self._there - self._at]], self._at)
+            if count == 0:
+                raise Truncated(expected=self._there, actual=self._at, what=what)
+        elif self._there == size:
+            return 0  # there is nothing to ask for
+        else:
+            # Not before: a server does not wait until all that is there was read.
+            self._stream = self._stream or self._layer.open_raw_from(self._at)
+            count = self._stream.readinto(buffer)
+            with local_errors(_STORE, f"cannot keep {what} until it is checked", hint=_HINT):
+                left = buffer[:count]
+                while left:
+                    done = os.pwrite(self._fd, left, self._at + count - len(left))
+                    left = left[done:]
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()

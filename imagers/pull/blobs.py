@@ -3,11 +3,13 @@
 
 What is kept is what the registry has, encrypted where the layer is. It is opened as if it had
 been downloaded: digest, HMAC and diff_id are compared anew, by whoever reads it. The seal beside
-it says what was verified once; an entry without one of this guest's key is not there.
+it says what was verified once; an entry without one of this guest's key is not there. What came
+of a download that broke off has no seal, and is gone on with.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from contextlib import suppress
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
     from imagers.pull.plan import PlannedLayer
     from imagers.store import Store
     from imagers.store.seal import Checks, StoredAs
-    from imagers.store.store import NewEntry
+    from imagers.store.store import NewBlob
 
 __all__ = ["KeptBlobs"]
+
+_log = logging.getLogger(__name__)
 
 
 class KeptBlobs:
@@ -79,20 +83,49 @@ class KeptBlobs:
         with suppress(LocalError):  # another pull has it open, and finds the same
             self._store.remove(self._name(index))
 
-    def prepare(self, index: int) -> NewEntry | None:
+    def prepare(self, index: int) -> NewBlob | None:
         """See `Keeping`."""
-        size = self._layers[index].layer.descriptor.size
+        layer = self._layers[index].layer
+        size = layer.descriptor.size
         if self._store.make_room(size) < size:
+            _log.debug("%s is not kept: there is no room in the store", layer.what)
             return None
-        with suppress(LocalError):  # a store that is only read
-            new = self._store.prepare(self._name(index))
-            status = os.fstatvfs(new.fd)
-            if size <= status.f_bavail * status.f_frsize:
-                return new
-            new.close()
+        try:
+            new = self._store.prepare_blob(
+                layer.descriptor.digest, size=size, lasts=layer.is_resumable
+            )
+        except LocalError as error:  # a store that is only read
+            _log.debug("%s is not kept: %s", layer.what, error)
+            return None
+        return self._with_room(index, new)
+
+    def resume(self, index: int) -> NewBlob | None:
+        """See `Keeping`."""
+        layer = self._layers[index].layer
+        if not layer.is_resumable:
+            return None
+        size = layer.descriptor.size
+        with suppress(LocalError):  # it is downloaded as if nothing were there
+            part = self._store.take_part(layer.descriptor.digest, size=size)
+            if part is None:
+                return None
+            if self._store.make_room(size) < size:
+                part.drop()
+                return None
+            return self._with_room(index, part)
         return None
 
-    def keep(self, index: int, new: NewEntry, opened: OpenedLayer) -> None:
+    def _with_room(self, index: int, new: NewBlob) -> NewBlob | None:
+        """The place; None: what is still to come does not fit on its disk."""
+        layer = self._layers[index].layer
+        status = os.fstatvfs(new.fd)
+        if layer.descriptor.size - new.there <= status.f_bavail * status.f_frsize:
+            return new
+        new.drop()
+        _log.debug("%s is not kept: the disk of the store is full", layer.what)
+        return None
+
+    def keep(self, index: int, new: NewBlob, opened: OpenedLayer) -> None:
         """Let an entry appear, if it can: the layer was opened well, with a store or without."""
         planned = self._layers[index]
         seal = Seal(
@@ -105,8 +138,11 @@ class KeptBlobs:
             entries=opened.entries,
             hole_bytes=opened.hole_bytes,
         )
-        with suppress(LocalError):
+        try:
             new.commit(seal).close()
+        except LocalError as error:
+            new.drop()
+            _log.debug("%s is not kept: %s", planned.layer.what, error)
 
     def _name(self, index: int) -> str:
         return entry_name(BLOB, self._layers[index].layer.descriptor.digest)

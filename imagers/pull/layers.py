@@ -29,8 +29,9 @@ from imagers.core import (
     look_at,
     open_layer,
 )
-from imagers.errors import IntegrityError
+from imagers.errors import IntegrityError, LocalError
 from imagers.model.descriptor import Platform
+from imagers.model.time_limits import TimeLimits
 from imagers.pull.ahead import ReadAhead
 from imagers.pull.blobs import KeptBlobs
 from imagers.pull.snapshots.snapshotter import Snapshotter
@@ -76,6 +77,7 @@ class PullOptions:
         snapshotter: for a store where nobody but this guest can read and write: unpacked layers
             are kept, and this makes root file systems of them. None: only stored bytes are kept,
             and they are checked, decrypted and unpacked each time.
+        time_limits: of each phase, and of all of it.
     """
 
     policy: Policy
@@ -86,6 +88,7 @@ class PullOptions:
     budget: Budget = field(default_factory=Budget)
     store: Store | None = None
     snapshotter: Snapshotter | None = None
+    time_limits: TimeLimits = field(default_factory=TimeLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +98,14 @@ class PulledLayer:
     Attributes:
         seconds: from the layer's turn to its last check.
         is_kept: whether its bytes, or its files, were there from an earlier pull.
+        resumed: how many of its bytes were there from a download that broke off.
     """
 
     planned: PlannedLayer
     opened: OpenedLayer
     seconds: float
     is_kept: bool = False
+    resumed: int = 0
 
 
 @contextmanager
@@ -155,7 +160,7 @@ def open_layers(
         for index, planned in enumerate(plan.layers):
             with Watch(on_progress, planned.layer.what, planned.layer.descriptor.size) as watch:
                 watch.show(0)
-                opened, is_kept = found[index], True
+                opened, is_kept, resumed = found[index], True, 0
                 if opened is not None:
                     with traced(trace, "kept", index):
                         pass  # there is nothing to do
@@ -164,7 +169,7 @@ def open_layers(
                         _making(trees, index, staging) as making,
                         ahead.open(wanted.index(index), _first_half(watch)) as arrived,
                     ):
-                        is_kept = arrived.is_kept
+                        is_kept, resumed = arrived.is_kept, arrived.resumed
                         doing = "download and open" if arrived.is_direct else "open"
                         try:
                             with traced(trace, doing, index):
@@ -178,9 +183,12 @@ def open_layers(
                                     watch=watch,
                                     cancellation=cancellation,
                                 )
-                        except IntegrityError:
-                            if blobs is not None and is_kept:
+                        except (IntegrityError, LocalError) as error:
+                            if blobs is not None and is_kept and isinstance(error, IntegrityError):
                                 blobs.drop(index)
+                            # Wrong bytes are no part of the layer; a full disk is not to stay one.
+                            if arrived.entry is not None:
+                                arrived.entry.drop()
                             raise
                         if blobs is not None and arrived.entry is not None:
                             with traced(trace, "keep", index):
@@ -191,7 +199,7 @@ def open_layers(
                     entries=opened.entries,
                     what=planned.layer.what,
                 )
-            pulled.append(PulledLayer(planned, opened, watch.seconds, is_kept))
+            pulled.append(PulledLayer(planned, opened, watch.seconds, is_kept, resumed))
     return pulled
 
 

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagers import waiting
 from imagers.core import Cancellation, OnProgress, make_directories
 from imagers.encrypt.keys import packets_of, unwrap_layer_keys
 from imagers.encrypt.schemes.broker import BrokerKeyUnwrapper
@@ -44,6 +45,7 @@ from imagers.transport.resolve import this_platform
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from imagers.core import BlobProgress
     from imagers.core.left_out import Left, LeftOut
     from imagers.encrypt.keys import LayerKeys
     from imagers.model.digest import Digest
@@ -87,6 +89,7 @@ def trust_image(
     *,
     on_explained: Callable[[Explanation], None] | None = None,
     on_step: Callable[[str], None] | None = None,
+    cancellation: Cancellation | None = None,
     trace: Trace | None = None,
 ) -> TrustedImage:
     """Fetch manifest, signatures and config, and decide; no layer and no key is asked for.
@@ -94,14 +97,27 @@ def trust_image(
     Args:
         on_explained: gets the tree of the policy's answer, whatever it is. For that signatures
             of every format are looked for; else only where and as far as the policy asks for them.
-        on_step, trace: as for `pull_image`.
+        on_step, cancellation, trace: as for `pull_image`.
 
     Raises:
         As `NamedImage.requirements`, the steps of `TrustDecision`, and the image's source.
+        Cancelled: by `cancellation`; `TimedOut` by a time limit.
     """
+    limits = options.time_limits
+    whole = Cancellation(within=cancellation or waiting.in_force(), seconds=limits.total)
+    with _phase("trust", limits.trust, whole) as limit:
+        return _trust(image, options, on_explained, _told(on_step, limit), trace)
+
+
+def _trust(
+    image: NamedImage,
+    options: PullOptions,
+    on_explained: Callable[[Explanation], None] | None,
+    on_step: Callable[[str], None],
+    trace: Trace | None,
+) -> TrustedImage:
     source, explain = image.source, on_explained is not None
-    if on_step is not None:
-        on_step("reads the manifest")
+    on_step("reads the manifest")
     requirements = image.requirements(options.policy)
     signatures = image.signatures(requirements, everything=explain)
     decision = TrustDecision(
@@ -116,8 +132,7 @@ def trust_image(
     manifest = decision.manifest
     found: Found = Found()
     if explain or requirements.needs_signatures:
-        if on_step is not None:
-            on_step("looks for signatures")
+        on_step("looks for signatures")
         with traced(trace, "signatures"):
             found = signatures(manifest.descriptor.digest)
     index_found: Found | None = None
@@ -133,6 +148,7 @@ def trust_image(
         if on_explained is not None and decision.explanation is not None:
             on_explained(decision.explanation)
     check_config_size(manifest.config)
+    on_step("reads the config")
     with traced(trace, "config"), source.open_blob(manifest.config, what="config") as stream:
         decision.receive_config(read_all(stream, size=manifest.config.size))
     return decision.conclude()
@@ -166,7 +182,8 @@ def pull_image(
             says what is done now, in words, before there are layers to work on.
         on_publish: told in this thread right before the bundle appears. Who turns signals into
             exceptions stops that here: one that comes later would deny a bundle that is there.
-        cancellation: ends the work within about 100 ms.
+        cancellation: ends the work within about 100 ms, whatever it waits for. None: what is in
+            force in this thread (`Cancellation.in_force`) does.
         trace: learns what was done when, also where it fails.
 
     Raises:
@@ -174,6 +191,7 @@ def pull_image(
             it should be.
         KeyUnavailable, AttestationError: there are no keys.
         RemoteError, LocalError, Cancelled: the outside world.
+        TimedOut: a limit of `options.time_limits`, which says in which phase.
         As `measure`.
         In each case nothing is at `bundle` that was not there before.
 
@@ -181,40 +199,86 @@ def pull_image(
     """
     bundle = bundle.absolute()
     check_destination(bundle)
-    cancellation = cancellation or Cancellation()
-    trusted = trust_image(image, options, on_step=on_step, trace=trace)
+    limits = options.time_limits
+    whole = Cancellation(within=cancellation or waiting.in_force(), seconds=limits.total)
+    with _phase("trust", limits.trust, whole) as limit:
+        trusted = _trust(image, options, None, _told(on_step, limit), trace)
     if trace is not None:
         trace.trusted = trusted
     if on_trusted is not None:
         on_trusted(trusted)
     plan = make_plan(trusted, image.source)
-    if on_step is not None and trusted.encrypted_layers:
-        on_step("attests, asks for keys" if resources is not None else "opens the keys")
-    if options.store is not None:
-        # Unmounts what a killed pull left, so that its staging place can be removed.
-        remove_stale_bundles(options.store)
     # Steps 7 and 8 of trust.py: all keys first, then the layers.
-    with (
-        _layer_keys(plan, unwrappers, resources, trace) as keys,
-        Staging(bundle) as staging,
-        kept_trees(plan, keys, options) as trees,
-    ):
-        layers = open_layers(
-            plan,
-            keys,
-            staging,
-            options,
-            trees,
-            on_progress=on_progress,
-            cancellation=cancellation,
-            trace=trace,
-        )
-        if trees is not None:
-            with traced(trace, "compose"):
-                trees.compose(staging, bundle)
-        record = None if measure is None else _measured(trusted, options.policy, keys)
-        _publish(trusted, staging, measure, record, trace, on_publish=on_publish)
+    with ExitStack() as stack:
+        with _phase("keys", limits.keys, whole) as limit:
+            if trusted.encrypted_layers:
+                asks = "attests, asks for keys" if resources is not None else "opens the keys"
+                _told(on_step, limit)(asks)
+            keys = stack.enter_context(_layer_keys(plan, unwrappers, resources, trace))
+        with _phase("layers", limits.layers, whole) as limit:
+            if options.store is not None:
+                limit.note("looks for kept layers")
+                # Unmounts what a killed pull left, so that its staging place can be removed.
+                remove_stale_bundles(options.store)
+            staging = stack.enter_context(Staging(bundle))
+            trees = stack.enter_context(kept_trees(plan, keys, options))
+            layers = open_layers(
+                plan,
+                keys,
+                staging,
+                options,
+                trees,
+                on_progress=_noted(on_progress, limit),
+                cancellation=limit,
+                trace=trace,
+            )
+        with _phase("bundle", limits.bundle, whole) as limit:
+            if trees is not None:
+                limit.note("composes the root")
+                with traced(trace, "compose"):
+                    trees.compose(staging, bundle)
+            record = None if measure is None else _measured(trusted, options.policy, keys)
+            _publish(
+                trusted,
+                staging,
+                measure,
+                record,
+                on_publish=on_publish,
+                trace=trace,
+                limit=limit,
+            )
     return PullReport(trusted, tuple(layers))
+
+
+@contextmanager
+def _phase(name: str, seconds: float | None, whole: Cancellation) -> Iterator[Cancellation]:
+    """A phase of a pull, which ends with it or by its own limit."""
+    limit = Cancellation(within=whole, seconds=seconds, phase=name)
+    with limit.in_force():
+        limit.check()
+        yield limit
+
+
+def _told(on_step: Callable[[str], None] | None, limit: Cancellation) -> Callable[[str], None]:
+    """Tells a step, and has it in the message of the limit."""
+
+    def tell(step: str) -> None:
+        limit.note(step)
+        if on_step is not None:
+            on_step(step)
+
+    return tell
+
+
+def _noted(on_progress: OnProgress | None, limit: Cancellation) -> OnProgress:
+    """Tells of a layer, and has it in the message of the limit."""
+
+    def tell(news: BlobProgress) -> None:
+        limit.note(f"{news.what}, {news.done / 1e6:.1f} of {news.size / 1e6:.1f} MB")
+        if on_progress is not None:
+            on_progress(news)
+
+    return tell
 
 
 def _publish(
@@ -222,9 +286,10 @@ def _publish(
     staging: Staging,
     measure: Measure | None,
     record: JSON,
-    trace: Trace | None,
     *,
     on_publish: Callable[[], None] | None,
+    trace: Trace | None,
+    limit: Cancellation,
 ) -> None:
     config = make_runtime_config(
         trusted.config,
@@ -235,8 +300,12 @@ def _publish(
     with traced(trace, "working directory"):
         _make_working_directory(trusted, staging)
     if measure is not None:
+        limit.note("measures")
+        limit.check()
         with traced(trace, "measure"):
             measure.record("PullImage", record)
+    # From here on nothing waits but for the disk.
+    limit.check()
     staging.publish(config, on_publish=on_publish, trace=trace)
 
 

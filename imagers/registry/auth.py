@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from imagers import waiting
 from imagers.errors import RemoteError
 from imagers.model.strict_json import View
 from imagers.net.http import ANY_STATUS, status_error, status_text
@@ -134,7 +135,7 @@ class Authenticator:
         Raises:
             RemoteError, Unauthorized: the token server did not answer, or refused.
         """
-        with self._lock:
+        with waiting.held(self._lock, "another request for a token"):
             if self._asks_token and isinstance(self._credentials, RegistryToken):
                 return self._credentials.authorization()
             if self._bearer is not None:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
+from imagers import waiting
 from imagers.errors import RemoteError, Unauthorized
 from imagers.model.closing import Closing
 from imagers.model.reference import DEFAULT_REGISTRY
@@ -289,7 +290,7 @@ class RegistryClient(Closing):
 
     def _base_url(self) -> str:
         """Scheme and host of the registry; the first call asks it."""
-        with self._lock:
+        with waiting.held(self._lock, f"another request to {self.reference.registry}"):
             if self._base is None:
                 self._base = self._find_base()
             return self._base

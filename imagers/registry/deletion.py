@@ -38,10 +38,10 @@ from imagers.registry.source import ACCEPT, RegistrySource
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from imagers.core.values import Cancellation
     from imagers.model.manifest import RawManifest
     from imagers.model.reference import Reference
     from imagers.registry.client import RegistryClient
+    from imagers.waiting import Cancellation
 
 __all__ = ["Deletion", "delete_image"]
 

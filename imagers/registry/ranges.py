@@ -23,8 +23,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imagers import waiting
 from imagers.errors import RemoteError
 from imagers.registry.resume import PARTIAL, check_range, give_up
+from imagers.waiting import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +109,8 @@ class RangedStream:
     """A `RawStream` over a blob of known size, fetched in parts.
 
     Args:
-        stream: the answer to the request for the first part, of status 206; owned.
+        stream: the answer to the request for the first part, of status 206; owned. None: it is
+            asked for here.
         size: of the blob.
         lanes: connections; as many places of `room` are this object's, and given back.
         part_bytes: of one part.
@@ -115,6 +118,7 @@ class RangedStream:
         again: opens parts.
         patience: makes one for each lane, from what waits.
         alone: the rest of the blob from a byte on, over one connection.
+        first: the byte that the reader wants first; parts are counted from there.
 
     Raises:
         SizeMismatch: the server says that the blob has another size.
@@ -125,7 +129,7 @@ class RangedStream:
 
     def __init__(
         self,
-        stream: ResponseStream,
+        stream: ResponseStream | None,
         size: int,
         *,
         lanes: int,
@@ -135,6 +139,7 @@ class RangedStream:
         again: Opener,
         patience: Callable[[Callable[[float], None]], Patience],
         alone: Callable[[int], RawStream],
+        first: int = 0,
     ) -> None:
         self._size = size
         self._part_bytes = part_bytes
@@ -143,13 +148,15 @@ class RangedStream:
         self._again = again
         self._patience = patience
         self._alone = alone
-        self._at = 0  # of the reader
-        self._next = 0  # first byte of the part that no lane has taken yet
+        self._first = first
+        self._at = first  # of the reader
+        self._next = first  # first byte of the part that no lane has taken yet
         self._parts: dict[int, _Part] = {}  # taken and not read yet, by first byte
         self._ends_at = size  # from here on the server gives no parts
         self._rest: RawStream | None = None
         self._error: BaseException | None = None
         self._stopped = False
+        self._end = Cancellation(within=waiting.in_force())  # of what the lanes wait for
         self._changed = threading.Condition()
         self._lanes: list[threading.Thread] = []
         self._start(stream, lanes)
@@ -186,8 +193,8 @@ class RangedStream:
 
     def _wait_for_bytes(self) -> tuple[_Part, int] | None:
         """The part that the reader is in, and how far it is filled; None: no part will come."""
-        first = self._at - self._at % self._part_bytes
-        with self._changed:
+        first = self._at - (self._at - self._first) % self._part_bytes
+        with self._changed, waiting.waits_for(waiting.OTHERS):
             while True:
                 if self._error is not None:
                     raise self._error
@@ -196,7 +203,8 @@ class RangedStream:
                 part = self._parts.get(first)
                 if part is not None and part.filled > part.read:
                     return part, part.filled
-                self._changed.wait()
+                waiting.check()
+                self._changed.wait(waiting.TICK_S)
 
     def _read(self, part: _Part, filled: int, buffer: memoryview) -> int:
         # Without the lock: below `filled` nobody writes, and only the reader moves `read`.
@@ -214,30 +222,39 @@ class RangedStream:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        self._end.cancel()
 
     # The lanes.
 
-    def _start(self, stream: ResponseStream, count: int) -> None:
-        first = _Part(0, memoryview(bytearray(self._part_bytes)))
-        self._parts[0] = first
-        self._next = self._part_bytes
-        begun: list[tuple[ResponseStream | None, _Part | None]] = [(stream, first)]
-        begun += [(None, None)] * (count - 1)
+    def _start(self, stream: ResponseStream | None, count: int) -> None:
+        begun: list[tuple[ResponseStream | None, _Part | None]] = [(None, None)] * count
         try:
-            check_range(stream, first=0, last=first.last, size=self._size, what=self._what)
+            if stream is not None:
+                part = self._parts[self._first] = _Part(
+                    self._first, memoryview(bytearray(self._part_bytes))
+                )
+                self._next += self._part_bytes
+                begun[0] = (stream, part)
+                check_range(
+                    stream, first=part.first, last=part.last, size=self._size, what=self._what
+                )
             for number, one in enumerate(begun):
                 # They do not keep the program alive: one may hang on a server after Ctrl-C.
                 lane = threading.Thread(
-                    target=self._work, args=one, daemon=True, name=f"range-{number}"
+                    target=self._run, args=one, daemon=True, name=f"range-{number}"
                 )
                 lane.start()
                 self._lanes.append(lane)
         except BaseException:
             self._stop()
             self._room.give_back(count - len(self._lanes))
-            if not self._lanes:
+            if stream is not None and not self._lanes:
                 stream.close()
             raise
+
+    def _run(self, stream: ResponseStream | None, part: _Part | None) -> None:
+        with self._end.in_force():
+            self._work(stream, part)
 
     def _work(self, stream: ResponseStream | None, part: _Part | None) -> None:
         """One lane: part after part into one buffer."""

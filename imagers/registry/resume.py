@@ -15,6 +15,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from imagers import waiting
 from imagers.errors import RemoteError, SizeMismatch
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class Patience:
             return False
         attempt, attempts = self._failures + 1, self._retry.attempts
         _log.debug("goes on in %.1f s, attempt %d of %d: %s", wait, attempt, attempts, error)
-        self._pause(wait)
+        with waiting.waits_for(f"another attempt: {error}"):
+            self._pause(wait)
         self._waited += wait
         self._waited_in_all += wait
         return True

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imagers.errors import NotFound, SizeMismatch
+from imagers.errors import NotFound, RemoteError, SizeMismatch
 from imagers.model.closing import Closing
 from imagers.model.digest import check_digest, digest_of
 from imagers.model.manifest import MAX_MANIFEST_BYTES, RawManifest
@@ -25,24 +25,26 @@ from imagers.net.urls import parse_origin
 from imagers.registry.answers import PAGE, check_json, media_type_of
 from imagers.registry.ranges import RangedStream, Ranges, Room
 from imagers.registry.referrers import read_referrers
-from imagers.registry.resume import PARTIAL, Patience, ResumingStream
+from imagers.registry.resume import PARTIAL, Patience, ResumingStream, check_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagers.model.descriptor import Descriptor
     from imagers.model.digest import Digest
-    from imagers.model.image import ImageSource
+    from imagers.model.image import ImageSource, ResumableSource
     from imagers.model.reference import Reference
     from imagers.model.stream import ByteStream, RawStream
     from imagers.net.stream import ResponseStream
     from imagers.registry.client import RegistryClient
+    from imagers.registry.resume import Opener
 
 __all__ = ["ACCEPT", "RegistrySource"]
 
 ACCEPT = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_INDEX}"
 _FOUND = (200,)
 _FOUND_PART = (200, PARTIAL)
+_NO_RANGES = (PARTIAL, 416)  # another part than was asked for; there is no such part
 
 
 class RegistrySource(Closing):
@@ -115,10 +117,17 @@ class RegistrySource(Closing):
         A download that breaks off goes on at the next byte, a few times in a row; a big one
         comes over several connections, if that was asked for and there is room.
         """
+        return self.open_raw_blob_from(0, descriptor, what=what)
+
+    def open_raw_blob_from(self, first: int, descriptor: Descriptor, *, what: str) -> RawStream:
+        """See `ResumableSource`; where ranges are not known, or wrong, the beginning is read over.
+
+        Over one connection it is asked for when it is read.
+        """
         # Once: a `MirroredSource` may choose another place while this one is read.
         client = self._client
         http = client.http
-        target = f"blobs/{descriptor.digest}"
+        target, size = f"blobs/{descriptor.digest}", descriptor.size
 
         def again(first: int, last: int | None = None) -> ResponseStream:
             span = {"Range": f"bytes={first}-{'' if last is None else last}"}
@@ -126,20 +135,50 @@ class RegistrySource(Closing):
                 target, doing=what, expected=_FOUND_PART, headers=span, repeatable=False
             )
 
+        def again_or_whole(first: int, last: int | None = None) -> ResponseStream:
+            """As `again`; where the registry refuses ranges, or gives other ones, the whole."""
+            try:
+                stream = again(first, last)
+                if stream.status == PARTIAL:
+                    _check_rest(stream, first=first, size=size, what=what)
+            except RemoteError as error:
+                if error.status not in _NO_RANGES:
+                    raise
+                return client.open(target, doing=what, expected=_FOUND, repeatable=False)
+            return stream
+
         def patience(pause: Callable[[float], None]) -> Patience:
             return Patience(http.settings.retry, pause)
 
-        def alone(first: int, stream: ResponseStream | None = None) -> ResumingStream:
+        def alone(
+            first: int, stream: ResponseStream | None = None, *, again: Opener = again
+        ) -> ResumingStream:
             return ResumingStream(
                 stream,
-                descriptor.size,
+                size,
                 what=what,
                 again=again,
                 patience=patience(http.pause),
                 first=first,
             )
 
-        lanes = self._room.take(self._ranges.lanes(descriptor.size))
+        def ranged(stream: ResponseStream | None, lanes: int) -> RangedStream:
+            return RangedStream(
+                stream,
+                size,
+                lanes=lanes,
+                part_bytes=self._ranges.part_bytes,
+                what=what,
+                room=self._room,
+                again=again,
+                patience=patience,
+                alone=alone,
+                first=first,
+            )
+
+        lanes = self._room.take(self._ranges.lanes(size - first))
+        if first:
+            return ranged(None, lanes) if lanes else alone(first, again=again_or_whole)
         span = {"Range": f"bytes=0-{self._ranges.part_bytes - 1}"} if lanes else {}
         expected = _FOUND_PART if lanes else _FOUND
         try:
@@ -148,22 +187,12 @@ class RegistrySource(Closing):
             self._room.give_back(lanes)
             raise
         if stream.status == PARTIAL:
-            return RangedStream(
-                stream,
-                descriptor.size,
-                lanes=lanes,
-                part_bytes=self._ranges.part_bytes,
-                what=what,
-                room=self._room,
-                again=again,
-                patience=patience,
-                alone=alone,
-            )
+            return ranged(stream, lanes)
         self._room.give_back(lanes)
-        if stream.length is not None and stream.length != descriptor.size:
+        if stream.length is not None and stream.length != size:
             stream.close()
             raise SizeMismatch(
-                expected=descriptor.size,
+                expected=size,
                 actual=stream.length,
                 what=what,
                 hint=_hint_of_size(stream),
@@ -202,6 +231,15 @@ class RegistrySource(Closing):
         return RawManifest(answer.body, media_type_of(answer.headers), digest)
 
 
+def _check_rest(stream: ResponseStream, *, first: int, size: int, what: str) -> None:
+    """Close the stream and raise, as `check_range`, unless it has all from `first` on."""
+    try:
+        check_range(stream, first=first, last=size - 1, size=size, what=what)
+    except BaseException:
+        stream.close()
+        raise
+
+
 def _hint_of_size(stream: ResponseStream) -> str | None:
     """What the headers say of an answer that has another size than its blob."""
     where = parse_origin(stream.url)
@@ -216,4 +254,6 @@ def _hint_of_size(stream: ResponseStream) -> str | None:
 
 
 if TYPE_CHECKING:
-    _source: type[ImageSource] = RegistrySource  # what it promises, checked by mypy
+    # What it promises, checked by mypy.
+    _source: type[ImageSource] = RegistrySource
+    _resumable: type[ResumableSource] = RegistrySource

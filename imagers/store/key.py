@@ -11,7 +11,6 @@ back hands in a key of their own, such as one from a broker.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from imagers.errors import LocalError
 from imagers.files import StagedFile, local_errors, write_all
 from imagers.model.keys import SecretKey
+from imagers.waiting import lock_file
 
 __all__ = ["STORE_KEY_BYTES", "load_store_key"]
 
@@ -41,7 +41,7 @@ def load_store_key(directory: Path) -> SecretKey:
         lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # Two that begin at the same time must not make two keys.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_file(lock, shared=False, what=str(directory))
             found = _read(path)
             if found is not None and found[:_BOOT_ID_BYTES] == boot:
                 return _taken(found)

@@ -12,6 +12,7 @@ The index is the directory itself:
 
     STORE/blob-sha256-HEX/         an entry: `seal`, and what its writer has put beside it
     STORE/overlay-sha256-HEX/
+    STORE/part-sha256-HEX/         the beginning of a blob whose download goes on, or broke off
     STORE/.new.imagers-XXXXXXXX/   one that somebody prepares, or died over
 
 An entry appears with one rename, after its bytes and its seal are on the disk. Whoever uses it
@@ -20,7 +21,8 @@ with one rename: a process that is killed, or a power cut, leaves entries whole,
 without a name that the next one to open the store removes. There is no other file to repair.
 
 Nothing below an entry is believed for its place: `find` gives only what has a seal under the
-store's key.
+store's key. A part has none: nobody has verified anything of it, and it may be of an earlier boot.
+Whoever has its exclusive lock may read it, as unverified as what a registry sends, and go on.
 """
 
 from __future__ import annotations
@@ -32,8 +34,10 @@ import hashlib
 import os
 import re
 import stat
+import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,17 +48,24 @@ from imagers.layout.guarded import open_guarded
 from imagers.layout.staged_directory import StagedDirectory, remove_abandoned
 from imagers.model.closing import Closing
 from imagers.store.content import content_digest
-from imagers.store.seal import MAX_SEAL_BYTES, Seal, parse_seal, write_seal
+from imagers.store.seal import MAX_SEAL_BYTES, Seal, entry_name, parse_seal, write_seal
+from imagers.waiting import lock_file, pause
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from imagers.model.digest import Digest
     from imagers.model.keys import SecretKey
 
-__all__ = ["BLOB", "BUNDLE", "Entry", "Found", "NewEntry", "Removed", "Store"]
+__all__ = ["BLOB", "BUNDLE", "Entry", "Found", "NewBlob", "NewEntry", "Removed", "Store"]
 
 BLOB = "blob"  # the kind of an entry with stored bytes, and its one file
 BUNDLE = "bundle"  # the kind of an entry that is no layer: what the container of a bundle writes
+_PART = "part"  # the kind of what is left of a download
+_MIN_PART_BYTES = 1024 * 1024  # less is downloaded as fast as it is looked for
+_PART_S = 86400  # what nobody went on with for a day: whoever tries a pull again does so before
+_LOCK_TRIES = 20  # who lists a store has each part's lock for a moment
+_LOCK_PAUSE_S = 0.01
 _SEAL = "seal"
 _MARK = ".new.imagers-"
 _NAME = re.compile(r"[a-z]+-(sha256|sha384|sha512)-[0-9a-f]+")
@@ -91,6 +102,7 @@ class Found:
         fault: why there is no seal; "" where there is one.
         used: when it was last found or made, seconds since the epoch.
         in_use: whether a process holds it.
+        part_size: bytes of a part.
     """
 
     name: str
@@ -98,11 +110,12 @@ class Found:
     fault: str
     used: float
     in_use: bool
+    part_size: int = 0
 
     @property
     def size(self) -> int:
         """Bytes that it counts; 0 where nobody knows."""
-        return 0 if self.seal is None else self.seal.size
+        return self.part_size if self.seal is None else self.seal.size
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -113,6 +126,11 @@ class Found:
     def is_bundle(self) -> bool:
         """Whether it is what a bundle has written, which goes with the bundle."""
         return self.name.startswith(f"{BUNDLE}-")
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is the beginning of a blob: without a seal, as nothing of it was verified."""
+        return _is_part(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +150,12 @@ class NewEntry(Closing):
         path: of the same.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, place: StagedDirectory) -> None:
         self._store = store
         self._name = name
-        with local_errors(store.path, "nothing can be kept"):
-            self._place = StagedDirectory(store.fd, name, _MARK)
-        self.fd = self._place.fd
-        self.path = store.path / self._place.name
+        self._place = place
+        self.fd = place.fd
+        self.path = store.path / place.name
 
     def commit(self, seal: Seal) -> Entry:
         """Seal what is there, and let it appear; what another process has kept meanwhile stays.
@@ -152,7 +169,7 @@ class NewEntry(Closing):
             # The bytes before the name: a rename may reach the disk ahead of them.
             sync_file_system(self.fd)
             entry = self._publish()
-        self.close()
+        self.drop()
         if entry is None:
             raise LocalError(
                 f"{self._name} was kept, and somebody removed it at once",
@@ -174,15 +191,57 @@ class NewEntry(Closing):
                     return entry
                 self._store.remove(self._name)  # of an earlier boot, say
                 self._place.publish()
-            fcntl.flock(held, fcntl.LOCK_SH)  # as `find` takes it
+            lock_file(held, shared=True, what=str(self._store.path))  # as `find` takes it
             return self._store.find(self._name)
         finally:
             os.close(held)
 
-    def close(self) -> None:
+    def drop(self) -> None:
         """Remove what was not committed. Safe to call twice."""
         self.fd = -1
         self._place.discard()
+
+    def close(self) -> None:
+        """Remove what was not committed. Safe to call twice."""
+        self.drop()
+
+
+class NewBlob(NewEntry):
+    """Stored bytes on their way into the store; closing it without `commit` may leave a part.
+
+    So does the end of the process. What is known to be wrong is to be dropped.
+
+    Attributes:
+        blob_fd: of the file with the bytes, open for reading and writing; this object keeps it.
+        there: bytes in it from an earlier download, unverified.
+
+    Threads: one may write to the file; any may drop or close it.
+    """
+
+    def __init__(self, store: Store, name: str, place: StagedDirectory, blob_fd: int) -> None:
+        super().__init__(store, name, place)
+        self._lock = threading.Lock()
+        self.blob_fd = blob_fd
+        self.there = os.fstat(blob_fd).st_size
+
+    def drop(self) -> None:
+        """See `NewEntry`."""
+        with self._lock:
+            self._drop()
+
+    def close(self) -> None:
+        """Leave what is worth it as a part. Safe to call twice, and after `commit`."""
+        with self._lock:
+            fd = self.blob_fd
+            if fd >= 0 and _is_part(self._place.name) and os.fstat(fd).st_size >= _MIN_PART_BYTES:
+                self._place.leave()
+            self._drop()
+
+    def _drop(self) -> None:
+        fd, self.blob_fd = self.blob_fd, -1
+        if fd >= 0:
+            os.close(fd)
+        super().drop()
 
 
 class Store(Closing):
@@ -228,7 +287,7 @@ class Store(Closing):
         if fd is None:
             return None
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            lock_file(fd, shared=True, what=str(self.path / name))
             # It may have been moved away between the two.
             if not has_name(fd, name, parent=self.fd):
                 os.close(fd)
@@ -250,7 +309,61 @@ class Store(Closing):
         Raises:
             LocalError: it cannot be made.
         """
-        return NewEntry(self, name)
+        return NewEntry(self, name, self._new_place(name))
+
+    def _new_place(self, name: str) -> StagedDirectory:
+        with local_errors(self.path, "nothing can be kept"):
+            return StagedDirectory(self.fd, name, _MARK)
+
+    def prepare_blob(self, digest: Digest, *, size: int, lasts: bool) -> NewBlob:
+        """A place for the entry with the stored bytes that have this digest.
+
+        Args:
+            size: of the blob.
+            lasts: what came of it stays as a part, unless it is small, or another process
+                has a part of the same blob in its hands.
+
+        Raises:
+            LocalError: it cannot be made.
+        """
+        name = entry_name(BLOB, digest)
+        place = self._new_place(name)
+        try:
+            with local_errors(self.path, f"{name} cannot be kept"):
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+                fd = os.open(BLOB, flags, 0o600, dir_fd=place.fd)
+            if lasts and size >= _MIN_PART_BYTES:
+                with contextlib.suppress(OSError):
+                    place.rename(entry_name(_PART, digest))
+        except BaseException:
+            place.discard()
+            raise
+        return NewBlob(self, name, place, fd)
+
+    def take_part(self, digest: Digest, *, size: int) -> NewBlob | None:
+        """What is left of a download of the blob with this digest and size; nobody else has it.
+
+        Nothing of it is verified. None: there is none, or another process goes on with it.
+        What can be the beginning of no such blob is removed.
+        """
+        name = entry_name(_PART, digest)
+        with local_errors(self.path, f"{name} cannot be looked for"), ExitStack() as stack:
+            fd = self._open(name)
+            if fd is None:
+                return None
+            stack.callback(os.close, fd)
+            if not (_lock_at_once(fd) and has_name(fd, name, parent=self.fd)):
+                return None
+            blob_fd = _open_part(fd, size)
+            if blob_fd is not None:
+                stack.pop_all()  # they are the result's
+        if blob_fd is None:
+            with contextlib.suppress(LocalError):
+                self.remove(name)
+            return None
+        target = entry_name(BLOB, digest)
+        place = StagedDirectory.found(self.fd, name, fd, target=target)
+        return NewBlob(self, target, place, blob_fd)
 
     def reseal(self, entry: Entry, seal: Seal) -> None:
         """Put another seal on an entry, by one rename.
@@ -335,7 +448,7 @@ class Store(Closing):
                     path=str(self.path),
                     hint=f"remove {one.name} first",
                 )
-        if any(one.name == name and one.seal is not None for one in found):
+        if any(one.name == name and (one.seal is not None or one.is_part) for one in found):
             return
         # What is needed by a bundle whose seal cannot be read is not known.
         booted = _booted()
@@ -351,9 +464,10 @@ class Store(Closing):
     def make_room(self, needed: int = 0) -> int:
         """Remove what was longest not used, until `needed` bytes fit; how many then are free.
 
-        Nothing goes that a process uses, and nothing that something needs. The result may be less
-        than `needed`, and negative. What an earlier boot has kept under another key goes in any
-        case: nobody counts it, and without that each boot would add its own.
+        Parts go first. Nothing goes that a process uses, and nothing that something needs. What
+        is on its way does not count. The result may be less than `needed`, and negative. What an
+        earlier boot has kept under another key goes in any case: nobody counts it, and without
+        that each boot would add its own.
         """
         if self.max_bytes is None:
             return needed
@@ -361,11 +475,12 @@ class Store(Closing):
         known = _lasting(found)
         booted = _booted()
         for old in found:
-            if old.seal is None and old.used < booted:
+            if old.seal is None and old.used < booted and not old.is_part:
                 self._try_remove(old.name, known)
-        free = self.max_bytes - sum(one.size for one in found)
+        free = self.max_bytes - sum(one.size for one in found if not (one.is_part and one.in_use))
         needed_by = Counter(name for one in found for name in one.needs)
-        left = [one for one in found if not one.is_bundle]
+        left = [one for one in found if one.is_part]
+        left += [one for one in found if not (one.is_part or one.is_bundle)]
         while free < needed:
             one = next((one for one in left if not (needed_by[one.name] or one.in_use)), None)
             if one is None:
@@ -377,7 +492,7 @@ class Store(Closing):
         return free
 
     def collect(self) -> list[Removed]:
-        """Remove what has no seal of this store's key; then what is above the limit.
+        """Remove what has no seal of this store's key, and old parts; then what is above the limit.
 
         What a bundle of this boot has written stays, and what it may need: it may be mounted.
         """
@@ -386,7 +501,13 @@ class Store(Closing):
         removed = [
             Removed(one.name, one.size, one.fault)
             for one in found
-            if one.seal is None and self._try_remove(one.name, known)
+            if one.fault and self._try_remove(one.name, known)
+        ]
+        long_ago = time.time() - _PART_S
+        removed += [
+            Removed(one.name, one.size, "part of a download that nobody went on with for a day")
+            for one in found
+            if one.is_part and one.used < long_ago and self._try_remove(one.name, known)
         ]
         before = {one.name: one for one in self.entries()}
         self.make_room()
@@ -415,6 +536,9 @@ class Store(Closing):
                 fcntl.flock(fd, fcntl.LOCK_UN)  # at once: others wait for it
             except BlockingIOError:
                 in_use = True
+            if _is_part(name):
+                size, used = _measure_part(fd)
+                return Found(name, None, "", used, in_use, size)
             try:
                 seal = parse_seal(_read_seal(fd, name), self.key, name)
             except (IntegrityError, FormatError, LocalError) as error:
@@ -435,6 +559,49 @@ class Store(Closing):
             if error.errno == errno.ELOOP:
                 return None
             raise
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith(f"{_PART}-")
+
+
+def _lock_at_once(fd: int) -> bool:
+    """Whether the exclusive lock could be had."""
+    for _ in range(_LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        pause(_LOCK_PAUSE_S)
+    return False
+
+
+def _open_part(place: int, size: int) -> int | None:
+    """A descriptor of the bytes of a part that is locked; None: it can be none of such a blob."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        # Of a process that was killed between the seal and the name.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_SEAL, dir_fd=place)
+        fd = os.open(BLOB, flags, dir_fd=place)
+    except OSError:
+        return None
+    status = os.fstat(fd)
+    owners = {os.fstat(place).st_uid, status.st_uid}
+    # With another name it would be another file, too, that is written to.
+    is_alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    if is_alone and owners == {os.geteuid()} and 0 < status.st_size <= size:
+        return fd
+    os.close(fd)
+    return None
+
+
+def _measure_part(place: int) -> tuple[int, float]:
+    """Bytes of a part, and when it was last written, seconds since the epoch."""
+    try:
+        status = os.stat(BLOB, dir_fd=place, follow_symlinks=False)
+    except OSError:
+        return 0, os.fstat(place).st_mtime
+    return status.st_size, status.st_mtime
 
 
 def _lasting(found: Iterable[Found]) -> dict[str, Found]:

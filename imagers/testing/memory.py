@@ -26,7 +26,7 @@ from imagers.registry.spool import SpoolFile
 from imagers.testing.images import SmallImage
 
 if TYPE_CHECKING:
-    from imagers.model.image import ImageSink, ImageSource
+    from imagers.model.image import ImageSink, ImageSource, ResumableSource
 
 __all__ = ["Lie", "MemoryRepository"]
 
@@ -61,7 +61,8 @@ class MemoryRepository(Closing):
         manifests: all of them.
         blobs: all configs and layers.
         asked: what it was asked, in order: `manifest`, `manifest sha256:...`, `config`,
-            `layer 1 of 2`; what it was given: `put manifest`, `put config`, `put layer 1 of 2`.
+            `layer 1 of 2`, `layer 1 of 2 from 100`; what it was given: `put manifest`,
+            `put config`, `put layer 1 of 2`.
         lies: by the same names. A gift can only be refused: of those, `error` alone counts.
     """
 
@@ -109,11 +110,17 @@ class MemoryRepository(Closing):
 
     def open_raw_blob(self, descriptor: Descriptor, *, what: str) -> _Stream:
         """See `ImageSource`."""
-        lie = self._ask(what)
+        return self._open_blob(0, descriptor, what, self._ask(what))
+
+    def open_raw_blob_from(self, first: int, descriptor: Descriptor, *, what: str) -> _Stream:
+        """See `ResumableSource`."""
+        return self._open_blob(first, descriptor, what, self._ask(f"{what} from {first}"))
+
+    def _open_blob(self, first: int, descriptor: Descriptor, what: str, lie: Lie) -> _Stream:
         data = self.blobs.get(descriptor.digest) if lie.data is None else lie.data
         if data is None:
             raise NotFound(f"{what} is not there")
-        self._streams.append(_Stream(data, lie, what))
+        self._streams.append(_Stream(data[first:], lie, what))
         return self._streams[-1]
 
     def open_blob(self, descriptor: Descriptor, *, what: str) -> CheckedStream:
@@ -188,4 +195,5 @@ class _Stream:
 if TYPE_CHECKING:
     # What it promises, checked by mypy.
     _source: type[ImageSource] = MemoryRepository
+    _resumable: type[ResumableSource] = MemoryRepository
     _sink: type[ImageSink] = MemoryRepository

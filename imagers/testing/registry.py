@@ -224,9 +224,15 @@ class EmbeddedRegistry:
         """Reset the connection after so many bytes of the right body."""
         self.faults.append(Fault(method, path, times, close_after=after))
 
-    def hang(self, *, path: str, method: str = "", times: int = 1) -> None:
-        """Leave the next requests without an answer until the registry stops."""
-        self.faults.append(Fault(method, path, times, hang=True))
+    def hang(
+        self, *, path: str, method: str = "", after: int | None = None, times: int = 1
+    ) -> None:
+        """Leave the next requests without an answer until the registry stops.
+
+        Args:
+            after: bytes of the right body that are given; None: not even its begin.
+        """
+        self.faults.append(Fault(method, path, times, close_after=after, hang=True))
 
     def _accept(self, listener: socket.socket) -> None:
         while True:

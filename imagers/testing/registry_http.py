@@ -49,12 +49,14 @@ class LoggedRequest:
 
     Attributes:
         authorization: the header; "" without one.
+        range: the same.
     """
 
     method: str
     path: str
     status: int
     authorization: str = ""
+    range: str = ""
 
 
 @dataclass
@@ -66,7 +68,7 @@ class Fault:
         path: a part of the path that it fits.
         status: answered instead of the right thing; None: the right thing, see below.
         close_after: bytes of the right body after which the connection is reset.
-        hang: no answer until the registry stops.
+        hang: no answer, or no more than `close_after` bytes of it, until the registry stops.
     """
 
     method: str
@@ -151,10 +153,9 @@ class Connection(BaseHTTPRequestHandler):
         del size
         # What is no HTTP, as the TLS that clients try first, has neither method nor path.
         if getattr(self, "command", None):
-            authorization = self.headers.get("Authorization", "") if self.headers else ""
-            self.state.requests.append(
-                LoggedRequest(self.command, self.path, int(code), authorization)
-            )
+            names = ("Authorization", "Range")
+            told = [self.headers.get(name, "") if self.headers else "" for name in names]
+            self.state.requests.append(LoggedRequest(self.command, self.path, int(code), *told))
 
     def do_GET(self) -> None:  # as the base class
         """Any request."""
@@ -172,7 +173,7 @@ class Connection(BaseHTTPRequestHandler):
             return
         self._fault = self._take_fault()
         try:
-            if self._fault is not None and self._fault.hang:
+            if self._fault is not None and self._fault.hang and self._fault.close_after is None:
                 self.state.stopping.wait()
                 self.close_connection = True
             elif self._fault is not None and self._fault.status is not None:
@@ -260,6 +261,8 @@ class Connection(BaseHTTPRequestHandler):
             self.wfile.write(file.read(sent))
         elif sent:
             self.connection.sendfile(file, start, sent)
+        if self._fault is not None and self._fault.hang:
+            self.state.stopping.wait()
         if limit is not None:
             # Reset, as a crashed server or a middlebox does, and not an orderly end.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -5,6 +5,7 @@ python -m tests.faults.puller STORE BUNDLE shared|overlay|plain|erofs
 """
 
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from imagers.store import Store
 from imagers.testing import MemoryRepository, TarEntry, make_image, make_tar
 
 KEY = b"k" * 32
+# Of a layer that is worth a part, in a few pieces; the same in each process, and incompressible.
+DATA = random.Random(7).randbytes(1_500_000)
 TARS = (
     make_tar(
         TarEntry.directory("etc"),
@@ -29,10 +32,10 @@ TARS = (
         ("old", b"gone soon"),
         TarEntry.symlink("link", "etc/hostname"),
     ),
-    make_tar((".wh.old", b""), ("data", bytes(range(256)) * 2000)),
+    make_tar((".wh.old", b""), ("data", DATA)),
 )
 TREE = {
-    "data": bytes(range(256)) * 2000,
+    "data": DATA,
     "etc": None,
     "etc/hostname": b"guest\n",
     "link": "etc/hostname",

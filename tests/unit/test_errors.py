@@ -31,6 +31,7 @@ TREE = [
     ("ImagersError", "Exception", 1),
     ("UsageError", "ImagersError", 2),
     ("Cancelled", "ImagersError", 130),
+    ("TimedOut", "Cancelled", 124),
     ("FormatError", "ImagersError", 11),
     ("Unsupported", "ImagersError", 12),
     ("WindowTooLarge", "Unsupported", 12),
@@ -77,6 +78,9 @@ MAKERS = {
     "FormatError": lambda text: FormatError(text, what=text, where=text),
     "LocalError": lambda text: LocalError(text, path=text),
     "KeyRefused": lambda text: KeyRefused("key was refused", reason=text),
+    "TimedOut": lambda text: errors.TimedOut(
+        phase=text, limit_s=1.5, in_all=False, step=text, waited_for=text
+    ),
 }
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from imagers import gpg as module
-from imagers.errors import LocalError
+from imagers.errors import Cancelled, LocalError, TimedOut
 from imagers.gpg import OWN, Limits, PrivateHome, user_gpg
+from imagers.waiting import Cancellation
 
 KEYS = Path(__file__).resolve().parents[1] / "vectors" / "ocicrypt" / "keys"
 PATIENCE_S = 30
@@ -130,6 +131,24 @@ def test_run_is_ended_by_an_interrupt(places, endless, tmp_path):
 
 
 @pytest.mark.usefixtures("places")
+@pytest.mark.parametrize("seconds", [0.5, None])
+def test_run_is_ended_by_what_is_in_force(places, endless, tmp_path, seconds):
+    pids = endless(SLEEPS.format(tmp_path))
+    stop = Cancellation(seconds=seconds, phase="trust")
+    timer = threading.Timer(0.5, stop.cancel)
+    if seconds is None:
+        timer.start()
+    start = time.monotonic()
+    with PrivateHome(agent=False) as home:
+        with pytest.raises(Cancelled) as caught, stop.in_force():
+            home.gpg.decrypt(b"\xa3")
+        assert isinstance(caught.value, TimedOut) is (seconds is not None)
+    assert time.monotonic() - start < PATIENCE_S
+    assert wait_until(lambda: not any(map(is_running, pids())))
+    assert list(places.iterdir()) == []
+    timer.cancel()
+
+
 def test_run_that_ends_by_itself_was_not_ended():
     with PrivateHome(agent=False) as home:
         assert home.gpg.limits == OWN

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from imagers import programs as module
+from imagers.errors import TimedOut
 from imagers.programs import ask_program
+from imagers.waiting import Cancellation
 
 LIMITS = {"timeout_s": 30.0, "max_bytes": 1024, "own_session": True}
 
@@ -85,3 +87,20 @@ def test_ask_ends_at_its_deadline_where_there_is_always_something_to_read(monkey
 def test_ask_of_no_program_raises_what_the_system_says():
     with pytest.raises(FileNotFoundError):
         ask_program(["/nonexistent"], b"", **LIMITS)
+
+
+@pytest.mark.parametrize("own_session", [True, False])
+@pytest.mark.parametrize("script", ["exec sleep 1000", "exec >/dev/null 2>&1; exec sleep 1000"])
+def test_ask_ends_with_what_is_in_force(own_session, script):
+    """Also where the program has closed what it was to answer on."""
+    limit = Cancellation(seconds=0.3, phase="keys")
+    start = time.monotonic()
+    with pytest.raises(TimedOut, match=r"waited for the program 'sh'$"), limit.in_force():
+        ask(script, own_session=own_session)
+    assert time.monotonic() - start < LIMITS["timeout_s"] / 2
+
+
+def test_ask_names_who_is_waited_for_as_it_is_told():
+    limit = Cancellation(seconds=0.1, phase="layers")
+    with pytest.raises(TimedOut, match=r"waited for the program 'mkfs'$"), limit.in_force():
+        ask("exec sleep 1000", name="mkfs")

@@ -42,8 +42,8 @@ must be missing or empty, in a directory that only you and root can change.
   --authfile FILE, --daemon-host URL, --image-rs-registries FILE, --ranges N,
   --memory SIZE               as for "imagers copy"; memory: "imagers encrypt"
   --insecure-test-root TEE=FILE, --tee sample  for tests
-  --trace FILE                a page with decision and timeline of the pull
-  --json                      the result as JSON
+  --timeout LIMITS            5m in all; trust=1m,keys=1m,layers=1h,bundle=1m
+  --trace FILE, --json        a page with decision and timeline; the result
   -q, -v, -h                  quiet, verbose, this text
 
 example:
@@ -65,6 +65,7 @@ from imagers.cli.brokers import BrokerOptions, broker_options
 from imagers.cli.command import (
     FINISH,
     VerbCommand,
+    blamed_on,
     budget_options,
     json_option,
     platform_option,
@@ -91,12 +92,24 @@ from imagers.cli.stores import StoreOptions, keeping_options
 if TYPE_CHECKING:
     from imagers.cli.trace_page import TraceFile
     from imagers.core import Budget
+    from imagers.model.time_limits import TimeLimits
     from imagers.pull.run import PullReport
     from imagers.pull.trace import Trace
     from imagers.pull.trust import TrustedImage
     from imagers.settings import Settings
 
 __all__ = ["command"]
+
+
+def _parse_limits(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> TimeLimits:
+    from imagers.model.time_limits import TimeLimits, parse_time_limits
+
+    if text is None:
+        return TimeLimits()
+    with blamed_on("--timeout"):
+        return parse_time_limits(text)
 
 
 @click.command("pull", cls=VerbCommand, help=__doc__)
@@ -116,6 +129,7 @@ __all__ = ["command"]
 @budget_options
 @keeping_options
 @reading_options
+@click.option("--timeout", "limits", metavar="LIMITS", callback=_parse_limits)
 @click.option("--trace", metavar="FILE")
 @json_option
 def command(  # one parameter an option
@@ -136,12 +150,17 @@ def command(  # one parameter an option
     budget: Budget,
     store: StoreOptions,
     registry: RegistryOptions,
+    limits: TimeLimits,
     trace: str | None,
     as_json: bool,
 ) -> None:
     """See the module."""
     from imagers.pull.run import PullOptions, pull_image
+    from imagers.waiting import Cancellation
 
+    whole = Cancellation(seconds=limits.total)
+    set_up = Cancellation(within=whole, phase="set-up")
+    click.get_current_context().with_resource(set_up.in_force())
     measure = measuring.measure()
     init_data = measuring.read_init_data(tee)
     asked = broker.or_guests(user)
@@ -183,6 +202,7 @@ def command(  # one parameter an option
             require_encrypted=require_encrypted,
             stream=stream,
             budget=budget_of(budget, user),
+            time_limits=replace(limits, total=None),  # that of all of it has begun
         )
         # A name that is none and a policy without its keys are told before a passphrase is typed.
         image.requirements(options.policy)
@@ -242,6 +262,7 @@ def _facts(report: PullReport) -> dict[str, object]:
                 "media_type": layer.planned.layer.descriptor.media_type,
                 "encrypted": layer.planned.is_encrypted,
                 "kept": layer.is_kept,
+                "resumed": layer.resumed,
                 "size": layer.opened.size,
                 "tar_size": layer.opened.tar_size,
                 "entries": layer.opened.entries,
@@ -272,7 +293,7 @@ def _print_report(report: PullReport, policy: str, bundle: str, seconds: float) 
             [
                 str(layer.planned.layer.index),
                 "yes" if layer.planned.is_encrypted else "no",
-                "yes" if layer.is_kept else "no",
+                "yes" if layer.is_kept else human_bytes(layer.resumed) if layer.resumed else "no",
                 human_bytes(layer.opened.size),
                 human_bytes(layer.opened.tar_size),
                 str(layer.opened.entries),

@@ -5,11 +5,14 @@
 Looks after what "imagers pull" keeps, so that the next pull of an image is
 short. Policy, signatures and keys are asked at each pull, whatever is kept.
 
-  list                        what is there
-  verify                      read all of it, and say what is not what was kept;
-                              the exit code is 20 then
+  list                        what is there; a part is what came of a layer
+                              whose download broke off, unverified: the next
+                              pull checks it and goes on
+  verify                      read all but parts, and say what is not what was
+                              kept; the exit code is 20 then
   gc                          remove what is good for nothing, such as what an
-                              earlier boot has kept, and what is above the limit
+                              earlier boot has kept, parts that are a day old,
+                              and what is above the limit
   remove                      remove entries; NAME may be the path of a bundle
                               whose root is mounted: it is unmounted, and what
                               its container wrote goes
@@ -20,8 +23,8 @@ short. Policy, signatures and keys are asked at each pull, whatever is kept.
   --store-key KEY             of the seals: a file with 32 bytes or more, or, of
                               "pull", kbs:///A/B/C of the broker; default: one
                               for each boot, in XDG_RUNTIME_DIR or /run/imagers
-  --store-size SIZE           what was longest not used goes first; default:
-                              10GiB, or a quarter of the file system
+  --store-size SIZE           parts go first, then what was longest not used;
+                              default: 10GiB, or a quarter of the file system
 
 "imagers pull" has these, and:
 
@@ -95,10 +98,10 @@ def list_(*, store: StoreOptions, as_json: bool) -> None:
         [
             [
                 one.name,
-                human_bytes(one.size) if one.seal is not None else "-",
+                human_bytes(one.size) if one.seal is not None or one.is_part else "-",
                 _ago(time.time() - one.used),
                 str(one.seal.checks.image)[:19] if one.seal is not None else "-",
-                one.fault or ("in use" if one.in_use else "kept"),
+                one.fault or ("in use" if one.in_use else "part" if one.is_part else "kept"),
             ]
             for one in found
         ],
@@ -138,7 +141,7 @@ def _ago(seconds: float) -> str:
 def verify(*, store: StoreOptions, as_json: bool) -> None:
     """Read all of it."""
     with _opened(store) as opened:
-        names = [one.name for one in opened.store.entries()]
+        names = [one.name for one in opened.store.entries() if not one.is_part]
         faults = {name: opened.store.verify(name) for name in names}
     bad = {name: fault for name, fault in faults.items() if fault}
     if as_json:

@@ -82,6 +82,7 @@ def command(
     as_json: bool,
 ) -> None:
     """See the module."""
+    from imagers.model.time_limits import TimeLimits
     from imagers.pull.run import PullOptions, trust_image
 
     told: list[Explanation] = []
@@ -95,7 +96,7 @@ def command(
         try:
             trusted = trust_image(
                 image,
-                PullOptions(document, parse_platform(platform)),
+                PullOptions(document, parse_platform(platform), time_limits=TimeLimits(trust=None)),
                 on_explained=told.append,
             )
         except ImagersError as refusal:

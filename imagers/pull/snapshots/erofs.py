@@ -259,6 +259,7 @@ def _run(program: str, *words: str, what: Path) -> bytes:
             timeout_s=_PROGRAM_S,
             max_bytes=_MAX_OUTPUT_BYTES,
             own_session=True,
+            name=program,
         )
     except (OSError, TimeoutError, OverflowError) as error:
         raise LocalError(f"{program}: {error}", path=str(what)) from error

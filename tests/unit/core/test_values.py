@@ -8,13 +8,12 @@ import pytest
 from imagers.core import (
     AES_256_CTR_HMAC_SHA256,
     Allowance,
-    Cancellation,
     CipherParameters,
     Limits,
     Progress,
     Resources,
 )
-from imagers.errors import Cancelled, Unsupported
+from imagers.errors import Unsupported
 from imagers.model.keys import SecretKey
 
 
@@ -27,17 +26,6 @@ def test_cipher_parameters_do_not_show_the_key():
 def test_values_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Progress(1, 2, 3).bytes_in = 5
-
-
-def test_cancellation_stays():
-    cancellation = Cancellation()
-    assert not cancellation.is_cancelled
-    cancellation.check()
-    cancellation.cancel()
-    cancellation.cancel()
-    assert cancellation.is_cancelled
-    with pytest.raises(Cancelled):
-        cancellation.check()
 
 
 @pytest.mark.parametrize(

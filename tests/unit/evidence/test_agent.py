@@ -7,11 +7,12 @@ import threading
 
 import pytest
 
-from imagers.errors import FormatError, LocalError, Unsupported
+from imagers.errors import FormatError, LocalError, TimedOut, Unsupported
 from imagers.evidence import agent as module
 from imagers.evidence.agent import MeasuredByAgent
 from imagers.evidence.ccel import NO_ACTION, agent_event, digest_by, make_record
 from imagers.model.protobuf import bytes_field, number_field, parse_fields
+from imagers.waiting import Cancellation
 
 CONTENT = {"image": "sha256:00"}
 TEXT = '{"image":"sha256:00"}'
@@ -133,6 +134,15 @@ def test_agent_that_does_not_measure_ends_the_pull(agent, measure, answer, error
 def test_agent_that_is_not_there_is_named(measure):
     with pytest.raises(LocalError, match=r"attestation agent at '.*agent.sock': no such file"):
         measure.record("PullImage", CONTENT)
+
+
+def test_agent_that_never_answers_is_waited_for_until_the_work_has_to_end(tmp_path, measure):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "agent.sock"))
+        server.listen()
+        limit = Cancellation(seconds=0.3, phase="bundle")
+        with pytest.raises(TimedOut, match="waited for the attestation agent"), limit.in_force():
+            measure.record("PullImage", CONTENT)
 
 
 def test_agent_that_never_answers_is_not_waited_for_ever(tmp_path, measure, monkeypatch):

@@ -2,6 +2,7 @@
 import base64
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -18,6 +19,7 @@ from imagers.errors import (
     RateLimited,
     RemoteError,
     TagMismatch,
+    TimedOut,
     Unauthorized,
     UsageError,
 )
@@ -31,6 +33,7 @@ from imagers.model.evidence import Evidence
 from imagers.model.keys import SecretKey
 from imagers.net.http import HTTPSettings
 from imagers.net.retry import RetryPolicy
+from imagers.waiting import Cancellation
 
 URI = "kbs:///default/key/1"
 IMAGE = digest_of(b"manifest")
@@ -267,6 +270,51 @@ def test_get_error_of_the_attester_passes_unchanged(embedded):
         pytest.raises(NoTEE, match="no device here"),
     ):
         client.get(URI, manifest_digest=None)
+
+
+class Hanging:
+    """A device that gives no evidence until it is told to."""
+
+    tee = "sample"
+
+    def __init__(self):
+        self.go_on = threading.Event()
+        self.asked = threading.Event()
+
+    def collect(self, report_data):
+        self.asked.set()
+        self.go_on.wait(60)
+        return load_attester("sample").collect(report_data)
+
+
+def test_device_that_hangs_is_waited_for_until_a_limit_and_the_next_one_may_ask_again(embedded):
+    device = Hanging()
+    embedded.put(URI, SECRET, image=IMAGE)
+    with BrokerClient(embedded.url, attester=device) as client:
+        limit = Cancellation(seconds=0.5, phase="keys")
+        with pytest.raises(TimedOut) as caught, limit.in_force():
+            read(client)
+        assert caught.value.waited_for == "evidence of the TEE 'sample'"
+        device.go_on.set()
+        assert read(client) == SECRET
+
+
+def test_handshake_of_another_thread_is_waited_for_until_a_limit(embedded):
+    device = Hanging()
+    embedded.put(URI, SECRET, image=IMAGE)
+    with BrokerClient(embedded.url, attester=device) as client:
+        first = ThreadPoolExecutor(1)
+        result = first.submit(read, client)
+        assert device.asked.wait(30)
+        with (
+            pytest.raises(TimedOut, match="waited for another handshake with 127"),
+            Cancellation(seconds=0.5, phase="keys").in_force(),
+        ):
+            read(client)
+        device.go_on.set()
+        assert result.result(30) == SECRET  # the one that had no limit
+        first.shutdown()
+    assert embedded.handshakes == 1
 
 
 def test_get_from_a_dead_broker_is_remote_error(embedded):

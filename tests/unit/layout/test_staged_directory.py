@@ -170,6 +170,41 @@ def test_modes_are_not_changed_through_a_link(tmp_path, parent):
     assert stat.S_IMODE(victim.stat().st_mode) == 0o755
 
 
+def test_place_with_another_name_is_left_found_and_published(tmp_path, parent):
+    with StagedDirectory(parent, "bundle", MARK) as place:
+        make(place, "file")
+        place.rename("half")
+        assert place.name == "half"
+        place.leave()
+        place.leave()
+    assert names(tmp_path) == ["half"]
+    remove_abandoned(parent, MARK)
+    fd = os.open("half", os.O_RDONLY | os.O_DIRECTORY, dir_fd=parent)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it was let go of
+    with StagedDirectory.found(parent, "half", fd, target="bundle") as place:
+        place.publish()
+    assert names(tmp_path) == ["bundle"]
+    assert names(tmp_path / "bundle") == ["file"]
+
+
+def test_place_that_was_found_is_discarded_as_any_other(tmp_path, parent):
+    (tmp_path / "half").mkdir()
+    fd = os.open("half", os.O_RDONLY | os.O_DIRECTORY, dir_fd=parent)
+    with StagedDirectory.found(parent, "half", fd, target="bundle") as place:
+        make(place, "file")
+    assert names(tmp_path) == []
+
+
+def test_place_gets_no_name_that_something_has(tmp_path, parent):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "x").touch()
+    with StagedDirectory(parent, "bundle", MARK) as place:
+        with pytest.raises(OSError, match="not empty"):
+            place.rename("half")
+        place.publish()
+    assert names(tmp_path) == ["bundle", "half"]
+
+
 @pytest.mark.parametrize("function", ["rename", "fsync"])
 def test_signal_as_soon_as_it_appeared_leaves_nothing(tmp_path, parent, monkeypatch, function):
     """Python raises it when the call returns, before any line of ours is run."""

@@ -189,6 +189,9 @@ class Slow:
     def gettimeout(self):
         return self._limit_s
 
+    def settimeout(self, limit_s):
+        """It is never waited for."""
+
     def send(self, data):
         assert data
         time.sleep(0.001)

@@ -7,17 +7,20 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from imagers import __version__
 from imagers.errors import (
+    Cancelled,
     DigestMismatch,
     FormatError,
     LocalError,
     NotFound,
     RateLimited,
     RemoteError,
+    TimedOut,
     Unauthorized,
     UsageError,
 )
@@ -32,6 +35,7 @@ from imagers.net.http import (
     status_text,
 )
 from imagers.net.retry import RetryPolicy
+from imagers.waiting import Cancellation
 
 QUICK = RetryPolicy(attempts=1)
 
@@ -608,3 +612,154 @@ def test_request_to_a_server_that_takes_nothing_says_which_limit_ended_it():
     ):
         client.request("PUT", f"http://127.0.0.1:{listener.getsockname()[1]}/x", body=body)
     assert caught.value.temporary
+
+
+# ---- what is in force ----------------------------------------------------------------------------
+
+GIVES_UP_S = 20  # the client of these tests, by itself
+
+
+def half_a_record(peer, connection):
+    """The head of an answer, and then the begin of a TLS record whose rest does not come."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n12345")
+    below = socket.socket(fileno=os.dup(connection.fileno()))
+    with below:
+        below.sendall(b"\x17\x03\x03\x20\x00" + bytes(100))
+    peer.stopped.wait()
+
+
+def dripped_head(peer, connection):
+    drip(peer, connection, b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000)
+
+
+def half_a_body(peer, connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n12345")
+    peer.stopped.wait()
+
+
+def dripped_body(peer, connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n")
+    drip(peer, connection, b"x" * 9000)
+
+
+STALLS = {
+    "no answer": (False, lambda peer, _: peer.stopped.wait()),
+    "an answer whose head drips": (False, dripped_head),
+    "half a body": (False, half_a_body),
+    "a body that drips": (False, dripped_body),
+    "no answer over TLS": (True, lambda peer, _: peer.stopped.wait()),
+    "half a record of TLS": (True, half_a_record),
+}
+ENDS = {
+    "a limit": lambda: Cancellation(seconds=0.5, phase="trust"),
+    "a cancellation": Cancellation,
+}
+
+
+@pytest.fixture
+def ended():
+    """A function: a context in which something is in force, which ends it in half a second."""
+
+    @contextmanager
+    def ended(end):
+        stop = end()
+        timer = threading.Timer(0.5, stop.cancel)
+        if stop.left_s is None:
+            timer.start()
+        start = time.monotonic()
+        try:
+            with pytest.raises(Cancelled) as caught, stop.in_force():
+                yield stop
+        finally:
+            timer.cancel()
+        assert time.monotonic() - start < GIVES_UP_S / 2
+        assert isinstance(caught.value, TimedOut) is (stop.left_s is not None)
+        assert caught.value.__cause__ is None
+
+    return ended
+
+
+@pytest.fixture
+def patient(authority, tmp_path):
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    settings = HTTPSettings(
+        ca_file=tmp_path / "ca.pem", connect_timeout_s=GIVES_UP_S, read_timeout_s=GIVES_UP_S
+    )
+    with HTTPClient(settings) as client:
+        yield client
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("stall", STALLS.values(), ids=STALLS)
+def test_server_that_stalls_is_waited_for_until_something_ends_it(
+    peer, tls_peer, say, patient, ended, stall, end
+):
+    tls, how = stall
+    one = tls_peer if tls else peer
+    one.answers = [say(body=b"first"), lambda connection: how(one, connection), say(body=b"last")]
+    assert patient.request("GET", one.url).body == b"first"  # so that a connection is there
+    with ended(end):
+        patient.request("GET", one.url)
+    assert patient.request("GET", one.url).body == b"last"
+    assert one.connections == 2  # of which the one that was left in the middle is not used again
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_server_that_takes_no_body_is_waited_for_until_something_ends_it(patient, ended, end):
+    with socket.create_server(("127.0.0.1", 0)) as listener, ended(end):
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        patient.request("POST", url, body=bytes(50_000_000))
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_connection_is_waited_for_until_something_ends_it(patient, ended, end, scheme):
+    """Of http: nobody takes it; of https: nobody speaks TLS."""
+    with socket.socket() as listener, ExitStack() as opened:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0 if scheme == "http" else 9)
+        for _ in range(8 if scheme == "http" else 0):
+            one = opened.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        before = set(threading.enumerate())
+        with ended(end) as stop:
+            patient.request("GET", f"{scheme}://127.0.0.1:{listener.getsockname()[1]}")
+        if stop.left_s is not None:  # what is left of it is the limit of the connection, too
+            left = [one for one in threading.enumerate() if one not in before]
+            for one in left:
+                one.join(GIVES_UP_S / 2)
+                assert not one.is_alive()
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_name_server_is_waited_for_until_something_ends_it(monkeypatch, patient, ended, end):
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(60) and [])
+    with ended(end):
+        patient.request("GET", "https://slow.example/")
+    over.set()
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_pause_that_a_server_asks_for_lasts_until_something_ends_it(peer, say, patient, ended, end):
+    peer.answers = [say("503 Busy", headers=["Retry-After: 50"])]
+    with ended(end):
+        patient.request("GET", peer.url)
+
+
+def test_limit_names_the_server_and_who_named_it(peer, patient):
+    peer.answers = [lambda _: peer.stopped.wait()]
+    limit = Cancellation(seconds=0.2, phase="trust")
+    with pytest.raises(TimedOut) as caught, limit.in_force():
+        patient.request("GET", peer.url, named_by="the manifest")
+    assert caught.value.waited_for == f"{peer.address}, which the manifest names"
+
+
+def test_limit_that_is_not_reached_leaves_the_limits_of_the_client(peer, impatient):
+    peer.answers = [lambda _: peer.stopped.wait()]
+    with (
+        pytest.raises(RemoteError, match=r"no answer within 0.3 s"),
+        Cancellation(seconds=60, phase="trust").in_force(),
+    ):
+        impatient.request("GET", peer.url)

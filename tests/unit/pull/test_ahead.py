@@ -14,9 +14,11 @@ from imagers.errors import Cancelled, DigestMismatch, LocalError, RemoteError, T
 from imagers.model.descriptor import Descriptor
 from imagers.model.digest import digest_of
 from imagers.model.image import Layer
+from imagers.model.keys import SecretKey
 from imagers.model.media import OCI_LAYER
 from imagers.pull.ahead import ReadAhead
 from imagers.pull.trace import WAIT, Trace
+from imagers.store import Store
 
 PATIENCE_S = 60
 COUNT = 6
@@ -484,3 +486,83 @@ def test_leaving_ends_a_check_of_a_layer_that_comes_without_end(source, place):
         if thread.name.startswith("download"):
             thread.join(PATIENCE_S)
             assert not thread.is_alive()
+
+
+# ---- layers whose beginning is there -----------------------------------------------------------
+
+
+class Parts:
+    """A `Keeping` with a part of each layer in a store, and nothing else."""
+
+    def __init__(self, layers, store):
+        self.layers = layers
+        self.store = store
+
+    def open(self, _):
+        return None
+
+    def drop(self, _):
+        raise AssertionError
+
+    def prepare(self, _):
+        return None
+
+    def check(self, index):
+        return check_of(self.layers[index])
+
+    def resume(self, index):
+        descriptor = self.layers[index].descriptor
+        return self.store.take_part(descriptor.digest, size=descriptor.size)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("change", [0, 1], ids=["right", "wrong"])
+def test_nothing_of_a_part_is_given_out_before_all_of_the_layer_was_right(
+    place, tmp_path_factory, index, change
+):
+    """Also of a layer that has no check of its own, as with --stream: its turn has come."""
+    source = Source([3 * 2**20, 3 * 2**20])
+    layers, data = source.layers(), source.data
+    gate, asked = threading.Event(), threading.Event()
+    given = []
+
+    def rest(first, _, *, what):
+        number = int(what.split()[1]) - 1
+        if number == index:
+            asked.set()
+            return Stream(data[number][first:], gate=gate)
+        return Stream(data[number][first:])
+
+    source.open_raw_blob_from = rest
+    path = tmp_path_factory.mktemp("store")
+    with SecretKey(b"k" * 32) as key, Store(path, key) as store:
+        for number, layer in enumerate(layers):
+            digest, size = layer.descriptor.digest, layer.descriptor.size
+            with store.prepare_blob(digest, size=size, lasts=True) as new:
+                begin = bytearray(data[number][: 2 * 2**20])
+                begin[1000] ^= change
+                os.write(new.blob_fd, begin)
+        with ReadAhead(
+            layers,
+            [None, None],
+            place,
+            downloads=2,
+            cancellation=Cancellation(),
+            keeping=Parts(layers, store),
+        ) as ahead:
+
+            def open_all():
+                for number in range(2):
+                    with ahead.open(number) as arrived:
+                        assert arrived.checked is None
+                        assert arrived.resumed == (0 if change else 2 * 2**20)
+                        given.append(arrived.stream.read())
+
+            reader = threading.Thread(target=open_all)
+            reader.start()
+            assert asked.wait(PATIENCE_S)
+            reader.join(0.3)
+            assert len(given) <= index
+            gate.set()
+            reader.join(PATIENCE_S)
+            assert given == data

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from imagers import waiting
 from imagers.core import AES256_GCM_HKDF_1MB, Budget, Cancellation, Limits
 from imagers.core.left_out import Left
 from imagers.encrypt.image import encrypt_image
@@ -40,6 +41,7 @@ from imagers.errors import (
     NoSignature,
     PolicyDenied,
     RemoteError,
+    TimedOut,
     Truncated,
     Unsupported,
 )
@@ -54,7 +56,8 @@ from imagers.model.media import (
     Compression,
 )
 from imagers.model.reference import parse_reference
-from imagers.pull.named import NamedImage
+from imagers.model.time_limits import TimeLimits
+from imagers.pull.named import NamedImage, open_image
 from imagers.pull.run import PullOptions, pull_image, trust_image
 from imagers.pull.trace import Trace
 from imagers.pull.trust import Basis
@@ -360,7 +363,7 @@ def test_pull_says_what_it_does_before_there_are_layers(source, bundle):
         resources=Store(),
         on_step=steps.append,
     )
-    assert steps == ["reads the manifest", "attests, asks for keys"]
+    assert steps == ["reads the manifest", "reads the config", "attests, asks for keys"]
 
 
 # ---- no key for what is not trusted --------------------------------------------------------------
@@ -1236,3 +1239,102 @@ def test_image_without_keys_is_measured_with_none(bundle):
     pull_image(image, bundle, options_for(ACCEPT), measure=measure)
     ((_, content, _),) = measure.events
     assert content["keys"] == []
+
+
+# ---- time limits, and an end from elsewhere ------------------------------------------------------
+
+
+@pytest.fixture
+def served():
+    """An image of two layers in a registry, and its name there."""
+    with EmbeddedRegistry() as registry:
+        name = parse_image_name(f"docker://{registry.address}/team/app:v1")
+        image = plain_image(make_tar(("a", b"1")), make_tar(("b", os.urandom(300_000))))
+        with open_sink(name) as sink:
+            copy_image(image, sink)
+        registry.requests.clear()
+        yield registry, name, [one.digest for one in parse_manifest(image.top.raw).layers]
+
+
+@pytest.fixture
+def kept_layers(tmp_path):
+    with SecretKey(b"k" * 32) as key, KeptLayers(tmp_path / "store", key) as kept:
+        yield kept
+
+
+WAITS = {
+    "trust": lambda _: "/manifests/v1",
+    "layers": lambda layers: f"/blobs/{layers[0]}",
+    "layers ahead": lambda layers: f"/blobs/{layers[1]}",
+}
+
+
+@pytest.mark.parametrize("seconds", [0.5, None], ids=["a limit", "a cancellation"])
+@pytest.mark.parametrize("where", WAITS)
+def test_pull_in_a_thread_that_waits_ends_with_all_that_it_started(
+    served, bundle, where, seconds, kept_layers
+):
+    registry, name, layers = served
+    registry.hang(path=WAITS[where](layers), times=9)
+    stop = Cancellation()
+    phase = where.split()[0]
+    options = options_for(ACCEPT, store=kept_layers, time_limits=TimeLimits(**{phase: seconds}))
+    before = set(threading.enumerate())
+
+    def run():
+        with open_image(name) as image:
+            pull_image(image, bundle, options, cancellation=stop)
+
+    with ThreadPoolExecutor(1) as pool:
+        pulling = pool.submit(run)
+        if seconds is None:
+            time.sleep(0.5)  # wherever it is by then
+            stop.cancel()
+        with pytest.raises(Cancelled) as caught:
+            pulling.result(20)
+    assert isinstance(caught.value, TimedOut) is (seconds is not None)
+    if seconds is not None:
+        assert caught.value.waited_for == registry.address
+        assert caught.value.phase == phase
+    assert list(bundle.parent.iterdir()) == []
+    left = [one for one in threading.enumerate() if one not in before and "download" in one.name]
+    for one in left:
+        one.join(20)
+        assert not one.is_alive()
+
+
+def test_pull_ends_with_what_its_caller_has_in_force(served, bundle):
+    registry, name, _ = served
+    registry.hang(path="/manifests/v1", times=9)
+    outer = Cancellation(seconds=0.3, phase="pod")
+    with pytest.raises(TimedOut) as caught, outer.in_force(), open_image(name) as image:
+        pull_image(image, bundle, options_for(ACCEPT))
+    assert (caught.value.phase, caught.value.in_all) == ("trust", True)
+
+
+def test_trust_alone_has_its_limit(served):
+    registry, name, _ = served
+    registry.hang(path="/manifests/v1", times=9)
+    with pytest.raises(TimedOut, match=r"^trust: not done within 0.3 s: "), open_image(name) as one:
+        trust_image(one, options_for(ACCEPT, time_limits=TimeLimits(trust=0.3)))
+
+
+@pytest.mark.parametrize("phase", ["total", "bundle"])
+def test_limit_that_is_reached_before_the_rename_publishes_nothing(source, bundle, phase):
+    class Slow:
+        """What measures takes longer than there is time."""
+
+        def record(self, operation, content):
+            del operation, content
+            while not waiting.in_force().is_cancelled:
+                time.sleep(0.01)
+
+    with pytest.raises(TimedOut, match=r"bundle: not done within 3 s.*: measures, still at work"):
+        pull_image(
+            named(source, no_signatures, pinned=True),
+            bundle,
+            options_for(ACCEPT, time_limits=TimeLimits(**{phase: 3})),
+            resources=Store(),
+            measure=Slow(),
+        )
+    assert list(bundle.parent.iterdir()) == []

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A name whose images are read at a mirror first; opened as the command does."""
 
+from contextlib import closing
+
 import pytest
 
 from imagers.errors import NotFound
@@ -50,6 +52,18 @@ def test_mirror_that_has_it_is_read_under_the_users_name(source, mirror, registr
     assert read_layer(source, image) == image.blobs[image.layers[0]]
     assert source.reference == parse_reference("user.example/team/app:v1")
     assert source.name == "docker://user.example/team/app:v1"
+    assert registry.asked() == []
+
+
+def test_mirror_that_has_it_gives_the_rest_of_a_blob(source, mirror, registry, opened, image):
+    image.write(opened.sink(f"{mirror.address}/copy/app:v1"))
+    source.read_manifest()
+    layer = image.layers[0]
+    buffer = memoryview(bytearray(10))
+    with closing(source.open_raw_blob_from(1000, layer, what="layer")) as stream:
+        count = stream.readinto(buffer)
+    assert buffer[:count] == image.blobs[layer][1000 : 1000 + count]
+    assert mirror.requests[-1].range == "bytes=1000-"
     assert registry.asked() == []
 
 

@@ -248,6 +248,45 @@ def test_part_without_a_length_that_ends_early_goes_on(source, pushed, registry)
     assert read(source, pushed) == data
 
 
+@pytest.mark.parametrize("first", [1, PART, 1_234_567, 2_000_000])
+def test_rest_comes_over_several_connections(registry, opened, pushed, first):
+    source, http = source_of(f"{registry.address}/app:v1", opened.settings)
+    layer = pushed.layers[0]
+    data = bytearray(layer.size + 1)
+    at = first
+    with closing(source), closing(source.open_raw_blob_from(first, layer, what="layer")) as stream:
+        while count := stream.readinto(memoryview(data)[at:]):
+            at += count
+    assert data[first:at] == pushed.blobs[layer][first:]
+    starts = {int(re.match(r"bytes=(\d+)-", one)[1]) for one in http.asked if one}
+    assert starts == set(range(first, layer.size, PART))
+    assert all_lanes_end()
+    assert source._room.take(6) == 6
+
+
+def test_rest_that_is_small_comes_over_one_connection(registry, opened, pushed):
+    source, http = source_of(f"{registry.address}/app:v1", opened.settings)
+    with (
+        closing(source),
+        closing(source.open_raw_blob_from(2_500_000, pushed.layers[0], what="layer")) as stream,
+    ):
+        assert stream.readinto(memoryview(bytearray(10))) > 0
+    assert [one for one in http.asked if one] == ["bytes=2500000-"]
+
+
+def test_rest_of_a_server_without_ranges_is_read_over(registry, opened, pushed):
+    source, _ = source_of(f"{registry.address}/app:v1", opened.settings)
+    layer = pushed.layers[0]
+    data = pushed.blobs[layer]
+    registry.answer_with(200, path="/blobs/", body=data, times=100)
+    got = bytearray()
+    buffer = memoryview(bytearray(PART))
+    with closing(source), closing(source.open_raw_blob_from(1000, layer, what="layer")) as stream:
+        while count := stream.readinto(buffer):
+            got += buffer[:count]
+    assert got == data[1000:]
+
+
 def test_missing_blob_is_not_found_and_leaves_room(source):
     gone = Descriptor(OCI_LAYER, digest_of(b"none"), 3_000_000)
     for _ in range(4):

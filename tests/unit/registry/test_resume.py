@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Downloads that break off, over the embedded registry."""
 
+from contextlib import closing
+
 import pytest
 
 from imagers.errors import DigestMismatch, RateLimited, RemoteError, SizeMismatch
@@ -103,6 +105,66 @@ def test_resume_fetches_a_new_token_when_the_old_one_ran_out(opened, image):
         with source.open_blob(image.layers[0], what="layer") as stream:
             registry.tokens.clear()
             assert read_all(stream, size=image.layers[0].size) == image.blobs[image.layers[0]]
+
+
+def rest(source, pushed, first):
+    """What it gives from a byte on."""
+    layer = pushed.layers[0]
+    with closing(source.open_raw_blob_from(first, layer, what="layer")) as stream:
+        data = bytearray(layer.size + 1)
+        at = first
+        while count := stream.readinto(memoryview(data)[at:]):
+            at += count
+        return bytes(data[first:at])
+
+
+@pytest.mark.parametrize("first", [1, 1000, 2_999_999])
+def test_rest_is_asked_for_from_its_byte_on(source, pushed, registry, first):
+    assert rest(source, pushed, first) == pushed.blobs[pushed.layers[0]][first:]
+    assert [(one.status, one.range) for one in gets(registry)] == [(206, f"bytes={first}-")]
+
+
+def test_rest_that_breaks_off_goes_on_at_its_byte(source, pushed, registry):
+    registry.break_off(path="/blobs/", after=0)
+    assert rest(source, pushed, 1000) == pushed.blobs[pushed.layers[0]][1000:]
+    assert [one.range for one in gets(registry)] == ["bytes=1000-"] * 2
+
+
+def test_rest_of_a_server_without_ranges_is_what_follows(source, pushed, registry):
+    data = pushed.blobs[pushed.layers[0]]
+    registry.answer_with(200, path="/blobs/", body=data)
+    assert rest(source, pushed, 2_000_000) == data[2_000_000:]
+    assert len(gets(registry)) == 1
+
+
+@pytest.mark.parametrize("status", [206, 416])
+@pytest.mark.parametrize(
+    "told", ["", "bytes 0-2999999/3000000", "bytes 1001-2999999/3000000", "bytes */3000000"]
+)
+def test_rest_of_a_server_with_wrong_ranges_is_what_follows(source, pushed, registry, status, told):
+    headers = {"Content-Range": told} if told else {}
+    registry.answer_with(status, path="/blobs/", headers=headers, body=b"x" * 10)
+    assert rest(source, pushed, 1000) == pushed.blobs[pushed.layers[0]][1000:]
+    assert [(one.status, one.range) for one in gets(registry)] == [
+        (status, "bytes=1000-"),
+        (200, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(200, {}), (206, {"Content-Range": "bytes 1000-1999/2000"})]
+)
+def test_rest_of_a_blob_of_another_size_refused(source, pushed, registry, status, headers):
+    registry.answer_with(status, path="/blobs/", headers=headers, body=b"x" * 1000)
+    with pytest.raises(SizeMismatch):
+        rest(source, pushed, 1000)
+
+
+@pytest.mark.parametrize("status", [404, 403, 500])
+def test_rest_that_is_refused_says_so(source, pushed, registry, status):
+    registry.answer_with(status, path="/blobs/", times=100)
+    with pytest.raises(RemoteError, match=str(status)):
+        rest(source, pushed, 1000)
 
 
 @pytest.fixture

@@ -5,13 +5,17 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from imagers.errors import LocalError
+from imagers.model.digest import digest_of
 from imagers.model.keys import SecretKey
 from imagers.store import Store
+from imagers.store.seal import write_seal
 
 from .conftest import make_seal, name_of
 
@@ -348,3 +352,221 @@ def test_entry_that_another_process_replaces_is_not_the_one_that_is_removed(
     assert store.remove(name_of("a")) is False
     with store.find(name_of("a")) as entry:
         assert (entry.path / "blob").read_bytes() == b"new"
+
+
+# ---- parts of blobs ----------------------------------------------------------------------------
+
+MIB = 1024 * 1024
+DATA = os.urandom(3 * MIB)
+DIGEST = digest_of(DATA)
+PART = f"part-sha256-{DIGEST.hex}"
+BLOB = f"blob-sha256-{DIGEST.hex}"
+
+
+@pytest.fixture
+def leave(store):
+    """A function: leave a part with these bytes."""
+
+    def leave(data=DATA[: 2 * MIB], digest=DIGEST, used=None):
+        with store.prepare_blob(digest, size=len(DATA), lasts=True) as new:
+            os.write(new.blob_fd, data)
+        path = store.path / f"part-sha256-{digest.hex}" / "blob"
+        if used is not None:
+            os.utime(path, (used, used))
+        return path
+
+    return leave
+
+
+def test_what_came_of_a_blob_is_left_and_taken_again(store, leave):
+    leave()
+    (found,) = store.entries()
+    assert (found.name, found.seal, found.fault, found.size) == (PART, None, "", 2 * MIB)
+    assert found.is_part
+    assert not found.in_use
+    with store.take_part(DIGEST, size=len(DATA)) as taken:
+        assert taken.there == 2 * MIB
+        assert os.pread(taken.blob_fd, len(DATA), 0) == DATA[: 2 * MIB]
+        os.pwrite(taken.blob_fd, DATA[2 * MIB :], 2 * MIB)
+        assert store.entries()[0].in_use
+        with taken.commit(make_seal(BLOB, size=len(DATA))) as entry:
+            assert (entry.path / "blob").read_bytes() == DATA
+    assert os.listdir(store.path) == [BLOB]
+
+
+def test_part_is_there_as_soon_as_the_blob_is_prepared(store):
+    """So that a process that is killed leaves it."""
+    with store.prepare_blob(DIGEST, size=len(DATA), lasts=True) as new:
+        assert [one.name for one in store.entries()] == [PART]
+        assert (store.path / PART / "blob").exists()
+        assert new.path == store.path / PART
+    assert os.listdir(store.path) == []  # nothing came
+
+
+@pytest.mark.parametrize(("size", "lasts"), [(MIB - 1, True), (len(DATA), False)])
+def test_blob_that_is_small_or_cannot_be_gone_on_with_leaves_nothing(store, size, lasts):
+    with store.prepare_blob(DIGEST, size=size, lasts=lasts) as new:
+        os.write(new.blob_fd, DATA[: 2 * MIB])
+        assert store.entries() == []
+    assert os.listdir(store.path) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, MIB - 1])
+def test_little_is_not_left(store, leave, count):
+    leave(DATA[:count])
+    assert os.listdir(store.path) == []
+
+
+def test_blob_that_is_wrong_is_not_left(store):
+    with store.prepare_blob(DIGEST, size=len(DATA), lasts=True) as new:
+        os.write(new.blob_fd, DATA)
+        new.drop()
+        new.drop()
+    assert os.listdir(store.path) == []
+
+
+def test_second_of_two_that_prepare_the_same_blob_leaves_nothing(store):
+    with (
+        store.prepare_blob(DIGEST, size=len(DATA), lasts=True) as one,
+        store.prepare_blob(DIGEST, size=len(DATA), lasts=True) as two,
+    ):
+        os.write(one.blob_fd, DATA[: 2 * MIB])
+        os.write(two.blob_fd, DATA)
+    assert os.listdir(store.path) == [PART]
+    with store.take_part(DIGEST, size=len(DATA)) as taken:
+        assert taken.there == 2 * MIB
+
+
+def test_part_goes_when_another_process_has_kept_the_blob(store, leave):
+    leave()
+    with store.take_part(DIGEST, size=len(DATA)) as slow:
+        with store.prepare_blob(DIGEST, size=len(DATA), lasts=True) as quick:
+            os.write(quick.blob_fd, DATA)
+            quick.commit(make_seal(BLOB, size=1)).close()
+        with slow.commit(make_seal(BLOB, size=2)) as entry:
+            assert entry.seal.size == 1
+    assert os.listdir(store.path) == [BLOB]
+
+
+def test_part_is_no_entry(store, leave):
+    leave()
+    assert store.find(PART) is None
+    (store.path / PART / "seal").write_bytes(write_seal(make_seal(BLOB), store.key))
+    assert store.find(PART) is None
+
+
+def test_part_of_a_process_that_was_killed_at_its_seal_is_taken(store, leave):
+    seal = leave().parent / "seal"
+    seal.write_bytes(b"half")
+    with store.take_part(DIGEST, size=len(DATA)) as taken:
+        assert not seal.exists()
+        taken.commit(make_seal(BLOB, size=1)).close()
+
+
+def test_part_is_taken_by_one_alone(store, leave):
+    leave()
+    with store.take_part(DIGEST, size=len(DATA)) as taken:
+        assert store.take_part(DIGEST, size=len(DATA)) is None
+        with pytest.raises(LocalError, match="is in use"):
+            store.remove(PART)
+        assert [one.name for one in store.collect()] == []
+        taken.close()
+    with store.take_part(DIGEST, size=len(DATA)) as again:
+        assert again.there == 2 * MIB
+
+
+def test_part_that_is_longer_than_the_blob_is_removed(store, leave):
+    leave()
+    assert store.take_part(DIGEST, size=2 * MIB - 1) is None
+    assert os.listdir(store.path) == []
+
+
+def test_part_of_a_killed_process_is_taken(store, tmp_path):
+    program = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom imagers.store import Store\n"
+        "from imagers.model.digest import parse_digest\n"
+        "from imagers.model.keys import SecretKey\n"
+        f"store = Store(Path({str(store.path)!r}), SecretKey(b'k' * 32))\n"
+        f"new = store.prepare_blob(parse_digest({str(DIGEST)!r}), size={len(DATA)}, lasts=True)\n"
+        "os.write(new.blob_fd, b'some')\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False)
+    with store.take_part(DIGEST, size=len(DATA)) as taken:
+        assert taken.there == 4
+
+
+def test_part_that_is_looked_at_for_a_moment_is_taken(store, leave):
+    """As `entries` of another thread does."""
+    leave()
+    stop = threading.Event()
+
+    def look():
+        while not stop.is_set():
+            store.entries()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(look)
+        try:
+            for _ in range(50):
+                with store.take_part(DIGEST, size=len(DATA)) as taken:
+                    assert taken is not None
+        finally:
+            stop.set()
+
+
+def test_parts_count_and_go_first(store, put, leave):
+    put(store, name_of("a"), size=5 * MIB).close()
+    use(store, name_of("a"), 1)  # longest not used
+    leave()
+    store.max_bytes = 8 * MIB
+    assert store.make_room(MIB) == MIB
+    assert set(names(store)) == {PART, name_of("a")}
+    assert store.make_room(2 * MIB) == 3 * MIB
+    assert names(store) == [name_of("a")]
+
+
+def test_part_that_is_in_use_does_not_count_and_does_not_go(store, leave):
+    leave()
+    store.max_bytes = 2 * MIB
+    with store.take_part(DIGEST, size=len(DATA)):
+        assert store.make_room(2 * MIB) == 2 * MIB
+        assert names(store) == [PART]
+
+
+def test_part_outlives_the_boot_and_another_key(make_store, leave, monkeypatch):
+    leave(used=1)
+    monkeypatch.setattr("imagers.store.store._booted", time.time)
+    with SecretKey(b"another key of thirty-two bytes!") as key:
+        later = make_store(key=key, max_bytes=10 * MIB)
+        assert later.make_room() == 8 * MIB
+        assert names(later) == [PART]
+        with later.take_part(DIGEST, size=len(DATA)) as taken:
+            assert taken.there == 2 * MIB
+        later.close()
+
+
+def test_part_of_long_ago_is_collected(store, leave):
+    other = digest_of(b"other")
+    leave()
+    leave(digest=other, used=time.time() - 90_000)
+    (removed,) = store.collect()
+    assert removed.name == f"part-sha256-{other.hex}"
+    assert removed.size == 2 * MIB
+    assert removed.why == "part of a download that nobody went on with for a day"
+    assert names(store) == [PART]
+
+
+def test_part_can_be_removed_beside_a_bundle_of_another_key(store, make_store, put, leave):
+    put(store, name_of("b", "bundle")).close()
+    leave()
+    with SecretKey(b"another key of thirty-two bytes!") as key:
+        later = make_store(key=key)
+        assert later.remove(PART)
+        later.close()
+
+
+def test_part_that_says_it_is_larger_than_all_disks_hinders_nobody(store, leave):
+    os.truncate(leave(), 2**40)
+    store.max_bytes = 10 * MIB
+    assert store.make_room(MIB) == 10 * MIB
+    assert names(store) == []

@@ -2,6 +2,7 @@
 import http.client
 import json
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -222,6 +223,20 @@ def test_hang_gives_no_answer(registry, client, blob):
     with pytest.raises(Exception, match="no answer"):
         client.request("GET", blob)
     assert client.request("GET", blob).body == DATA
+
+
+def test_hang_after_some_bytes_gives_these(registry, blob):
+    registry.hang(path="/blobs/", after=2)
+    host, _, port = registry.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        path = blob.removeprefix(registry.url)
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nRange: bytes=1-\r\n\r\n".encode())
+        got = b""
+        while not got.endswith(b"\r\n\r\n" + DATA[1:3]):
+            piece = connection.recv(4096)
+            assert piece
+            got += piece
+    assert registry.requests[-1].range == "bytes=1-"
 
 
 # As a process.

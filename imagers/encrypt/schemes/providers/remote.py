@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from imagers import waiting
 from imagers.encrypt.keyfiles import read_small_file
 from imagers.encrypt.schemes.providers.messages import MAX_ANSWER_BYTES
 from imagers.errors import FormatError, PluginNotFound, ProviderFailed
@@ -70,8 +71,10 @@ def ask_service(
     with _open_channel(provider, what) as channel, question.view() as data:
         # `bytes` for grpc: an immutable copy until this function returns.
         call = channel.unary_unary(_SERVICE + method)
+        answer = call.future(encode_message(bytes(data)), timeout=timeout_s)
         try:
-            reply = call(encode_message(bytes(data)), timeout=timeout_s)
+            with waiting.waits_for(f"the key provider at {provider.address!r}"):
+                reply = _wait_for(answer)
         except grpc.RpcError as error:
             code = error.code()
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -84,6 +87,23 @@ def ask_service(
         return SecretKey(decode_message(reply))
     except FormatError as error:
         raise ProviderFailed(f"{what} (gRPC at {provider.address!r}): {error}") from error
+
+
+def _wait_for(answer: grpc.Future) -> bytes:
+    """The answer, or the error that `grpc` has in its place."""
+    import grpc
+
+    try:
+        while True:
+            waiting.check()
+            try:
+                reply: bytes = answer.result(timeout=waiting.TICK_S)
+            except grpc.FutureTimeoutError:
+                continue
+            return reply
+    except BaseException:
+        answer.cancel()
+        raise
 
 
 def _open_channel(provider: GRPCProvider, what: str) -> grpc.Channel:

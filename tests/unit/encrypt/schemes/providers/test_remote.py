@@ -3,6 +3,7 @@ import contextlib
 import subprocess
 import sys
 import threading
+import time
 
 import grpc
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from imagers.encrypt.schemes.providers.config import GRPCProvider, TLSFiles
 from imagers.encrypt.schemes.providers.messages import build_unwrap_question
 from imagers.encrypt.schemes.providers.remote import ask_service, decode_message, encode_message
-from imagers.errors import FormatError, LocalError, ProviderFailed
+from imagers.errors import Cancelled, FormatError, LocalError, ProviderFailed, TimedOut
+from imagers.waiting import Cancellation
 
 
 @given(st.binary(max_size=70_000))
@@ -75,6 +77,25 @@ def test_ask_of_a_service_that_hangs_ends_at_the_time_limit(serve):
             ask(address, timeout_s=0.3)
     finally:
         service.release.set()
+
+
+@pytest.mark.parametrize("seconds", [0.3, None])
+def test_ask_of_a_service_that_hangs_ends_with_what_is_in_force(serve, seconds):
+    service, address = serve()
+    service.release = threading.Event()
+    stop = Cancellation(seconds=seconds, phase="keys")
+    timer = threading.Timer(0.3, stop.cancel)
+    if seconds is None:
+        timer.start()
+    start = time.monotonic()
+    try:
+        with pytest.raises(Cancelled) as caught, stop.in_force():
+            ask(address, timeout_s=50)
+    finally:
+        service.release.set()
+        timer.cancel()
+    assert time.monotonic() - start < 25
+    assert isinstance(caught.value, TimedOut) is (seconds is not None)
 
 
 WITHOUT_GRPC = """
