@@ -81,11 +81,12 @@ class MeasuredByAgent:
             bytes_field(number, field.encode())
             for number, field in enumerate((DOMAIN, operation, text), 1)
         )
-        try:
-            with waiting.waits_for("the attestation agent"):
+        with waiting.waits_for(f"the {self._name}"):
+            try:
                 answer = self._ask(question)
-        except OSError as error:
-            self._fail(reason_of(error))
+            except OSError as error:
+                waiting.check()
+                self._fail(reason_of(error))
         result = next((value for number, value in reversed(answer) if number == 1), _OK)
         if result == _NOT_ENABLED:
             self._fail("it keeps no log", "set enable_eventlog = true below [eventlog_config]")
@@ -114,10 +115,9 @@ class MeasuredByAgent:
         )
         deadline = time.monotonic() + _LIMIT_S
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_LIMIT_S)
+            connection.settimeout(max(waiting.left_s(_LIMIT_S), waiting.TICK_S))
             connection.connect(str(self._path))
             connection.sendall(_HEADER.pack(len(request), _STREAM, _REQUEST, 0) + request)
-            connection.settimeout(waiting.TICK_S)
             header = self._receive(connection, _HEADER.size, deadline)
             length, stream, kind, _ = _HEADER.unpack(header)
             if (stream, kind) != (_STREAM, _RESPONSE) or length > _MAX_ANSWER:
@@ -144,8 +144,10 @@ class MeasuredByAgent:
         data = b""
         while len(data) < size:
             waiting.check()
-            if time.monotonic() > deadline:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 self._fail(f"no answer within {_LIMIT_S:g} s")
+            connection.settimeout(min(left_s, waiting.TICK_S))
             try:
                 piece = connection.recv(size - len(data))
             except TimeoutError:

@@ -153,9 +153,10 @@ class StagedDirectory:
         self._close()  # not before: who gets the lock may remove the place
 
     def _close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        # Forgotten first: a signal in between would have it closed twice, as another's by then.
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __enter__(self) -> Self:
         return self

@@ -179,7 +179,7 @@ class ReadAhead:
         with self._changed:
             self._turn = index
             self._next = max(self._next, index + 1)
-            file = self._files.pop(index, None)
+            file = self._files.get(index)
             self._changed.notify_all()
         check, layer = self._checks[index], self._layers[index]
         if file is not None:
@@ -189,6 +189,8 @@ class ReadAhead:
         if kept is not None:
             return kept
         file = self._new_file(index)
+        with self._changed:
+            self._files[index] = file  # closed at the end, if a signal lets nobody have it
         if file.take_part():
             if not self._threads:
                 self._start()
@@ -562,10 +564,9 @@ class _GrowingFile:
                 # All there: the descriptor itself, which the core reads without us.
                 fd, self._fd, self._closed = self._fd, -1, True
                 checked, self._checked = self._checked, None
-                entry, self._entry = self._entry, None
                 os.lseek(fd, 0, os.SEEK_SET)
                 stream = os.fdopen(fd, "rb", buffering=0)
-                return Arrived(stream, checked, entry=entry, resumed=self._resumed)
+                return Arrived(stream, checked, entry=self._entry, resumed=self._resumed)
         return Arrived(_Reader(self, cancellation), None, entry=self._entry)
 
     def _wait(self, cancellation: Cancellation, show: Callable[[int], None]) -> None:

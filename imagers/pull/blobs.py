@@ -70,6 +70,8 @@ class KeptBlobs:
             file = os.fdopen(os.open(BLOB, flags, dir_fd=entry.fd), "rb", buffering=0)
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_size == descriptor.size:
+                # Of a pull that was killed beside the one that has kept it.
+                self._store.drop_part(descriptor.digest)
                 return file
             file.close()
         return None

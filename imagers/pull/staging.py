@@ -221,9 +221,9 @@ class Staging:
             ) from error
 
     def _discard(self) -> None:
-        if self.root_fd >= 0:
-            os.close(self.root_fd)
-            self.root_fd = -1
+        root, self.root_fd = self.root_fd, -1
+        if root >= 0:
+            os.close(root)
         release, self._release = self._release, None
         try:
             if release is not None:
@@ -232,6 +232,6 @@ class Staging:
             if self._place is not None:
                 self._place.discard()
                 self._place = None
-            if self._parent_fd >= 0:
-                os.close(self._parent_fd)
-                self._parent_fd = -1
+            parent, self._parent_fd = self._parent_fd, -1
+            if parent >= 0:
+                os.close(parent)

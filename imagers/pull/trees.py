@@ -304,6 +304,8 @@ def _mounted_at(seal: Seal) -> tuple[list[Path], list[Path]]:
             try:
                 found = str(os.stat(mount.point).st_ino)
             except OSError:
+                if mount not in read_mounts():  # moved meanwhile, or not mounted any more
+                    return _mounted_at(seal)
                 found = ""
             (sure if found == inode else open_).append(Path(mount.point))
     return sure, open_

@@ -365,6 +365,11 @@ class Store(Closing):
         place = StagedDirectory.found(self.fd, name, fd, target=target)
         return NewBlob(self, target, place, blob_fd)
 
+    def drop_part(self, digest: Digest) -> None:
+        """Remove what is left of a download of a blob that is kept by now, unless it goes on."""
+        with contextlib.suppress(LocalError):
+            self.remove(entry_name(_PART, digest))
+
     def reseal(self, entry: Entry, seal: Seal) -> None:
         """Put another seal on an entry, by one rename.
 

@@ -5,6 +5,7 @@ What a start costs is nearly all the time of a small pull. What has to be there 
 instruction on, as strace and a preloaded library, gets a start of its own.
 """
 
+import contextlib
 import multiprocessing
 import os
 import pkgutil
@@ -79,7 +80,7 @@ class _Forked:
         return self._process.exitcode
 
     def send_signal(self, number):
-        if self._process.exitcode is None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
             os.kill(self.pid, number)
 
     def communicate(self, timeout=None):

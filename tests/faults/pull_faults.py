@@ -152,7 +152,7 @@ class Faults:
             finally:
                 for process in self._processes:
                     if process.poll() is None:
-                        os.killpg(process.pid, signal.SIGKILL)
+                        process.send_signal(signal.SIGKILL)
                         process.communicate()
         for _, kind in self._at_bytes:
             self.said[kind] += " (not reached)"

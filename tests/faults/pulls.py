@@ -246,7 +246,7 @@ class Run:
         try:
             _, stderr = process.communicate(timeout=LIMIT_S)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.send_signal(signal.SIGKILL)
             _, stderr = process.communicate()
             raise AssertionError(f"no end within {LIMIT_S} s: {stderr}") from None
         code = process.returncode

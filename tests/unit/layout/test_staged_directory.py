@@ -238,3 +238,21 @@ def test_signal_before_it_appears_leaves_what_another_put_there(tmp_path, parent
             place.publish()
     assert names(tmp_path) == ["bundle"]
     assert names(tmp_path / "bundle") == ["theirs"]
+
+
+def test_signal_while_a_place_is_closed_does_not_close_it_twice(tmp_path, parent, monkeypatch):
+    """The number may be another file's by then."""
+    real = os.close
+
+    def interrupted(fd):
+        monkeypatch.undo()
+        real(fd)
+        raise KeyboardInterrupt
+
+    place = StagedDirectory(parent, "bundle", MARK)
+    monkeypatch.setattr(staged_directory.os, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        place._close()
+    other = os.open(tmp_path, os.O_RDONLY)
+    place.discard()
+    os.close(other)

@@ -566,3 +566,35 @@ def test_nothing_of_a_part_is_given_out_before_all_of_the_layer_was_right(
             gate.set()
             reader.join(PATIENCE_S)
             assert given == data
+
+
+@pytest.mark.parametrize("ahead_of_turn", [False, True])
+@pytest.mark.parametrize("checks", [False, True])
+def test_what_nobody_closed_is_closed_at_the_end(place, tmp_path_factory, ahead_of_turn, checks):
+    """A signal may come when a layer was given out, and before whoever asked has it."""
+
+    class Entries(Parts):
+        def prepare(self, index):
+            digest, size = self.layers[index].descriptor.digest, 5000
+            return self.store.prepare_blob(digest, size=size, lasts=False)
+
+    source = Source([5000, 5000])
+    layers = source.layers()
+    path = tmp_path_factory.mktemp("store")
+    given = []  # kept, so that nothing is closed because it is forgotten
+    with SecretKey(b"k" * 32) as key, Store(path, key) as store:
+        with ReadAhead(
+            layers,
+            [check_of(layer) if checks else None for layer in layers],
+            place,
+            downloads=2 if ahead_of_turn else 1,
+            cancellation=Cancellation(),
+            keeping=Entries(layers, store),
+        ) as ahead:
+            given.append(ahead.open(0))
+            if ahead_of_turn:
+                source.wait_for(2)
+            given.append(ahead.open(1))
+        assert os.listdir(path) == []
+        for arrived in given:
+            arrived.close()

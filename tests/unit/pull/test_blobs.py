@@ -484,9 +484,11 @@ def test_part_that_a_process_goes_on_with_is_left_to_it(pull, store, broken):
         assert taken.there == part.stat().st_size
         assert pull(source) == [True, False]
         assert asked_of(source) == ["layer 2 of 2"]
+        assert pull(source) == [True, True]
         taken.close()
     assert part.exists()
     assert pull(source) == [True, True]
+    assert has_no_part(store)
 
 
 def test_two_pulls_at_once_share_no_part(store, broken, tmp_path):
