@@ -89,14 +89,14 @@ class KeptBlobs:
         """See `Keeping`."""
         layer = self._layers[index].layer
         size = layer.descriptor.size
-        if self._store.make_room(size) < size:
-            _log.debug("%s is not kept: there is no room in the store", layer.what)
-            return None
         try:
+            if self._store.make_room(size) < size:
+                _log.debug("%s is not kept: there is no room in the store", layer.what)
+                return None
             new = self._store.prepare_blob(
                 layer.descriptor.digest, size=size, lasts=layer.is_resumable
             )
-        except LocalError as error:  # a store that is only read
+        except LocalError as error:  # a store that is only read, or cannot be read
             _log.debug("%s is not kept: %s", layer.what, error)
             return None
         return self._with_room(index, new)
@@ -111,10 +111,13 @@ class KeptBlobs:
             part = self._store.take_part(layer.descriptor.digest, size=size)
             if part is None:
                 return None
-            if self._store.make_room(size) < size:
-                part.drop()
-                return None
-            return self._with_room(index, part)
+            try:
+                if self._store.make_room(size) >= size:
+                    return self._with_room(index, part)
+            except BaseException:
+                part.close()
+                raise
+            part.drop()
         return None
 
     def _with_room(self, index: int, new: NewBlob) -> NewBlob | None:

@@ -580,6 +580,30 @@ def test_part_that_finds_no_room_is_dropped(pull, store, broken):
     assert has_no_part(store)
 
 
+def test_store_that_cannot_be_listed_any_more_is_no_hindrance(pull, store, broken, monkeypatch):
+    source = large_image()
+    size = broken(source).stat().st_size
+    store.max_bytes = 100 * MIB
+    right = os.listdir
+
+    def listdir(place="."):
+        if place == store.fd:
+            raise OSError(errno.EIO, "Input/output error")
+        return right(place)
+
+    with monkeypatch.context() as patch:
+
+        def spoil(progress):
+            if progress.what == "layer 2 of 2":
+                patch.setattr(os, "listdir", listdir)
+
+        assert pull(source, on_progress=spoil, budget=Budget(jobs=1)) == [True, False]
+        assert asked_of(source) == ["layer 2 of 2"]
+    # Nobody holds the part: the next pull goes on with it.
+    assert pull(source) == [True, False]
+    assert asked_of(source) == [f"layer 2 of 2 from {size}"]
+
+
 def test_source_that_cannot_go_on_leaves_no_part(pull, store):
     memory = large_image()
 
