@@ -6,8 +6,8 @@
 
 Whole processes that take turns, from a docker-registry on loopback, all files on tmpfs; medians.
 Images are of system files, four gzip layers, MIB of tar in all, encrypted for a key file; layers
-are all there and right before they are opened, as is the default. The peers check no signature,
-no policy and no diff_id. What misses its target says NO.
+are all there and right before they are opened, as is the default. The peers compare after they
+have decompressed, and ask for no signature and no policy. What misses its target says NO.
 
 `--image-rs` takes a program that is called with IMAGE, BUNDLE and KEY-FILE, pulls by the crate
 from a registry of plain http, and keeps its layers in BUNDLE.work (docs/pull-speed.md).
