@@ -480,7 +480,7 @@ def test_no_descriptor_left_is_a_local_error():
         print(type(error).__name__, error)
     """
     )
-    assert done.stdout == "LocalError cannot read layer: Too many open files\n", done.stderr
+    assert done.stdout == "LocalError cannot read layer: too many open files\n", done.stderr
 
 
 def test_exit_of_the_interpreter_beside_a_job_is_clean():
