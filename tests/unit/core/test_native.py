@@ -501,7 +501,7 @@ def test_broken_pipe_is_an_error_and_no_signal(core, monkeypatch):
     os.close(read)
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        with pytest.raises(Exception, match="cannot write layer: Broken pipe"):
+        with pytest.raises(Exception, match="cannot write layer: broken pipe"):
             layer.seal_layer(
                 core.Memory(bytes(100)),
                 write,
