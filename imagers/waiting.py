@@ -17,7 +17,8 @@ The clock is monotonic: who sets the time of the machine ends nothing by it.
 from __future__ import annotations
 
 import fcntl
-import select
+import os
+import stat
 import threading
 import time
 from contextlib import contextmanager, nullcontext
@@ -294,6 +295,10 @@ def wait_to_read(fd: int, who: str) -> None:
     Raises:
         Cancelled: see `check`.
     """
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return
+    import select  # nothing but pipes needs it
+
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     if poll.poll(0):

@@ -49,7 +49,9 @@ def killed_at(number, store, bundle, kind):
         check=False,
         timeout=120,
     )
-    assert done.returncode in {0, -9, 137}, done.stderr
+    # strace counts for each process: it may have been a program that the pull has called.
+    is_other = done.returncode == 1 and b"mkfs.erofs failed (-9)" in done.stderr
+    assert is_other or done.returncode in {0, -9, 137}, done.stderr
     return done.returncode != 0
 
 
